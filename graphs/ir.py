@@ -34,8 +34,8 @@ class Node:
     name: str
     op: str
     inputs: tuple[str, ...] = ()
-    params: Mapping[str, str] = _EMPTY
-    attrs: Mapping[str, Any] = _EMPTY
+    params: Mapping[str, str] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     origin: str = ""
 
@@ -52,7 +52,7 @@ class Graph:
     nodes: Mapping[str, Node]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    constants: Mapping[str, Tensor] = _EMPTY
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
