@@ -1,4 +1,4 @@
-"""Scalar ops: one input, applied entry by entry. Outside of an op's domain the value is NaN or infinite, as in torch."""
+"""Scalar ops: one input, applied entry by entry. Outside of its domain an op gives NaN or infinity, as in torch."""
 
 from __future__ import annotations
 
