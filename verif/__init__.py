@@ -1,0 +1,66 @@
+"""Neural-network verification: `verify(model, property)` returns a verdict that was replayed or proved.
+
+Names are imported on first use, so that `import verif` costs milliseconds (torch alone takes more than a second).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphs.errors import VerifError as VerifError
+    from graphs.onnx import load as load
+    from relaxations.sets import Ball as Ball, Box as Box
+    from verif.properties import robustness as robustness
+    from verif.query import Query as Query
+    from verif.verdict import Verdict as Verdict
+    from verif.verify import Counterexample as Counterexample, Result as Result, radius as radius, verify as verify
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Ball": "relaxations.sets",
+    "Box": "relaxations.sets",
+    "Counterexample": "verif.verify",
+    "Query": "verif.query",
+    "Result": "verif.verify",
+    "Verdict": "verif.verdict",
+    "VerifError": "graphs.errors",
+    "load": "graphs.onnx",
+    "radius": "verif.verify",
+    "robustness": "verif.properties",
+    "verify": "verif.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'verif' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+def _refuse_shadows() -> None:
+    """Our packages have plain names; say so at once where another `graphs` or `relaxations` comes first on the path."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("graphs", "relaxations"):
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found is None or found.parent.parent != home or found.name != "__init__.py":
+            raise ImportError(
+                f"verif needs its own package '{name}' ({home / name}), but Python finds "
+                f"{found or 'none with an __init__.py'} first; rename that file or folder, or remove its place from "
+                "sys.path (the folder of the running script comes before installed packages)",
+                name=name,
+                path=str(found) if found else None,
+            )
+
+
+_refuse_shadows()
