@@ -59,8 +59,8 @@ def max_pool(
 ) -> Tensor:
     """Max pooling of x (B, n, C, *space), padded with -inf; padding per axis, or all begins then all ends (as ONNX)."""
     x = pad_windows(x, padding, float("-inf"))
-    y = _MAX_POOL[len(kernel)](x.flatten(0, 1), tuple(kernel), tuple(stride), 0, tuple(dilation))
-    return y.unflatten(0, x.shape[:2])
+    y: Tensor = _MAX_POOL[len(kernel)](x.flatten(0, 1), tuple(kernel), tuple(stride), 0, tuple(dilation))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 @op(Kind.CUSTOM)
