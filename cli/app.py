@@ -1,0 +1,140 @@
+"""The command tree. Functions here only hand over; each does its imports when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from cli.options import Options, UsageError
+from verif import __version__
+
+app = App(
+    name="verify",
+    help="Verify a neural network: a model and a property in, a verdict that was replayed or proved out.",
+    version=__version__,
+    version_flags=["--version"],
+    config=[
+        cyclopts.config.Env("VERIF_", command=False),
+        cyclopts.config.Toml("verify.toml", must_exist=False, use_commands_as_keys=False),
+    ],
+    help_epilogue="Exit codes: 0 holds, 1 violated, 2 error, 3 unknown, 4 timeout, 130 interrupted.",
+)
+
+_NO_OPTIONS = Options()
+
+
+@app.default
+def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_OPTIONS) -> int:
+    """Decide what the first file asks; its suffix says what it is.
+
+    `verify MODEL.onnx PROPERTY.vnnlib` decides a property; `verify MODEL.onnx --input x.npy --eps 0.01` local
+    robustness; `verify MODEL.onnx` describes the model; `verify QUERY.vnnlib --network f=MODEL.onnx` decides a
+    VNN-LIB 2.0 query; `verify INSTANCES.csv --results results.csv` runs a batch.
+
+    Parameters
+    ----------
+    first
+        A model (.onnx), a query (.vnnlib) or a list of instances (.csv).
+    property
+        The property (.vnnlib) that the model should have; the file describes the unsafe set.
+    """
+    options.check()
+    suffix = first.suffix.lower()
+    if suffix == ".csv":
+        from cli.batch import batch
+
+        return batch(first, property, options)
+    if suffix == ".vnnlib":
+        from cli.decide import decide_query
+
+        return decide_query(first, property, options)
+    if suffix not in (".onnx", ".gz"):
+        raise UsageError(
+            "C104", f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv"
+        )
+    if options.input is not None:
+        from cli.local import local
+
+        return local(first, property, options)
+    if property is None:
+        from cli.look import look
+
+        return look(first, options)
+    from cli.decide import decide_property
+
+    return decide_property(first, property, options)
+
+
+@app.command(name="verify")
+def verify_standard(
+    query: Path,
+    /,
+    *,
+    network: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    timeout: float | None = None,
+    serialise_assignments: Path | None = None,
+    assignments: Path | None = None,
+) -> int:
+    """Decide a query through the standard interface of VNN-LIB 2.0.
+
+    Parameters
+    ----------
+    query
+        The query (.vnnlib).
+    network
+        NAME=FILE, once for each network that the query declares and does not say equal to another.
+    timeout
+        Seconds.
+    serialise_assignments
+        Folder for a satisfying assignment, one ONNX tensor (NAME.pb) for each variable.
+    assignments
+        File for a satisfying assignment as text, instead of stdout.
+    """
+    from cli.standard import standard
+
+    return standard(query, Options(timeout=timeout, network=network), serialise_assignments, assignments)
+
+
+@app.command
+def supports(capability: str, /) -> int:
+    """Print what the verifier can do, in the words of VNN-LIB 2.0.
+
+    Parameters
+    ----------
+    capability
+        --onnx-operators, --onnx-element-types, --onnx-opset-versions, --vnnlib-versions,
+        --hidden-node-theories, --multiple-input-output-theories, --multiple-network-theories,
+        --multiple-node-comparison-theories, --arithmetic-complexity-theories, --optimised-disjunctive-reasoning or
+        --serialise-assignments.
+    """
+    from cli.standard import print_capability
+
+    return print_capability(capability)
+
+
+@app.command
+def replay(model: Path, property: Path, counterexample: Path, /) -> int:
+    """Run a counterexample again in onnxruntime: exit 1 where it violates the property, 3 where it does not.
+
+    Parameters
+    ----------
+    model
+        The model (.onnx).
+    property
+        The property (.vnnlib).
+    counterexample
+        The file that --counterexample wrote, or the competition's text ((X_0 v) ...).
+    """
+    from cli.replay import replay_file
+
+    return replay_file(model, property, counterexample)
+
+
+@app.command(name="--name", show=False)
+def name() -> int:
+    """Print the verifier's name."""
+    print("verif")
+    return 0

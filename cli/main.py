@@ -1,0 +1,96 @@
+"""Entry point of `verify`: parse, hand over, turn every error into one message and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
+
+INTERRUPTED = 130
+ERROR = 2
+
+
+def main() -> None:
+    """Run the command line and end the process.
+
+    The process ends without Python's teardown: unloading torch takes a quarter of a second and nothing is left to do.
+    """
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends like Ctrl-C, with what is known
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # the reader went away; the verdict is in the exit code
+        pass
+    os._exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; no exception leaves, and none becomes a verdict."""
+    from graphs.errors import VerifError
+
+    try:
+        return _dispatch(list(arguments))
+    except VerifError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return ERROR
+    except Exception as error:
+        if "--verbose" in arguments:
+            import traceback
+
+            traceback.print_exc()
+        message = _internal(error)
+    print(message, file=sys.stderr)
+    return ERROR
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from cli.app import app
+
+    if not arguments:
+        arguments = ["--help"]
+    # The flags of `supports` are its values: to cyclopts they would be unknown options.
+    if arguments[0] == "supports":
+        arguments = ["supports", "--", *arguments[1:]]
+    try:
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise _usage(error) from None
+    return int(command(*bound.args, **bound.kwargs) or 0)
+
+
+def _usage(error: CycloptsError) -> Exception:
+    """The parser's complaint in our form: one lower-case sentence, and a help line."""
+    from cli.options import UsageError
+
+    error.verbose = False
+    message, _, hint = str(error).strip().partition(" Did you mean ")
+    message = (message[:1].lower() + message[1:]).rstrip(".").replace('"', "'")
+    code = {"UnknownOptionError": "C101", "MissingArgumentError": "C102"}.get(type(error).__name__, "C103")
+    asked = hint.rstrip("?").strip("\"'")
+    return UsageError(code, message, help=f"did you mean '{asked}'?" if asked else "verify --help lists the flags")
+
+
+def _internal(error: Exception) -> str:
+    from graphs.errors import VerifError
+
+    cause = str(error).strip().split("\n")[0]
+    return str(
+        VerifError(
+            "V900",
+            f"internal error, no verdict: {type(error).__name__}{': ' if cause else ''}{cause}",
+            help="run it again with --verbose for the traceback, and please report it with the two files",
+        )
+    )

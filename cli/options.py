@@ -1,0 +1,82 @@
+"""The flags of `verify`, and the checks that need no model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from graphs.errors import VerifError
+
+_SEARCH = Group("Search", sort_key=1)
+_LOCAL = Group("Local robustness", sort_key=2)
+_OUTPUT = Group("Output", sort_key=3)
+
+
+class UsageError(VerifError):
+    """The command line asks for something that cannot be (codes C1..)."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Flags of the ordinary command; `verify.toml` and the environment (VERIF_TIMEOUT) use the same names."""
+
+    timeout: Annotated[float | None, Parameter(group=_SEARCH)] = None
+    "Seconds for each query; without it the search ends only by itself or by Ctrl-C."
+    network: Annotated[tuple[str, ...], Parameter(group=_SEARCH, negative=())] = ()
+    "NAME=FILE: the model of a network that a VNN-LIB 2.0 query declares; once for each."
+    device: Annotated[str, Parameter(group=_SEARCH)] = "cpu"
+    "Where torch computes: cpu, cuda, cuda:1."
+    seed: Annotated[int, Parameter(group=_SEARCH)] = 0
+    "Seed of every random choice."
+    input: Annotated[Path | None, Parameter(group=_LOCAL)] = None
+    "Samples (.npy), one or several: verify that the label stays the same around each."
+    eps: Annotated[float | None, Parameter(group=_LOCAL)] = None
+    "Radius around the samples; without it the largest radius that can be certified is searched."
+    norm: Annotated[Literal["inf", "2", "1"], Parameter(group=_LOCAL)] = "inf"
+    "The norm in which the radius is measured."
+    label: Annotated[int | None, Parameter(group=_LOCAL)] = None
+    "The label that must stay; without it the model's own answer at the sample."
+    format: Annotated[Literal["text", "json", "vnnlib", "vnncomp"], Parameter(group=_OUTPUT)] = "text"
+    "What stdout gets: lines for people, or the words of a standard."
+    json: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
+    "Write the whole result to this file too."
+    counterexample: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
+    "Write a counterexample to this file: .npz for arrays, anything else for VNN-COMP's text."
+    results: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
+    "Rows of a batch, appended as they come; an interrupted batch continues where it stopped."
+    graph: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
+    "Draw the model's graph (.svg)."
+    quiet: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
+    "No progress, and nothing on stdout but the verdict."
+    verbose: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
+    "Progress lines even where stderr is no terminal, and tracebacks of internal errors."
+
+    def check(self) -> None:
+        """Raise UsageError where a value makes no sense."""
+        if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise UsageError("C103", f"--timeout takes a number of seconds above 0, not {self.timeout:g}")
+        if self.eps is not None and not (self.eps >= 0 and math.isfinite(self.eps)):
+            raise UsageError("C103", f"--eps takes a radius of at least 0, not {self.eps:g}")
+        for flag in ("eps", "label"):
+            if getattr(self, flag) is not None and self.input is None:
+                raise UsageError("C104", f"--{flag} needs --input", help="--input x.npy gives the samples to verify around")
+
+
+def parse_networks(pairs: tuple[str, ...]) -> dict[str, Path]:
+    """NAME=FILE pairs as a dictionary; UsageError where one is malformed or a name comes twice."""
+    networks: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file):
+            raise UsageError("C105", f"--network takes NAME=FILE, not '{pair}'", help="for example --network f=model.onnx")
+        if name in networks:
+            raise UsageError(
+                "C106", f"network '{name}' is given twice", notes=[f"first {networks[name]}, then {file}"]
+            )
+        networks[name] = Path(file)
+    return networks
