@@ -23,14 +23,15 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows that each pick one entry of a value: row r is the unit row at flat position index[r]."""
+    """Unit rows: row r picks the entry at flat position index[r]; `lead` is (boxes or 1, rows), with R = their product."""
 
     index: Tensor
+    lead: tuple[int, int]
 
-    def dense(self, like: Tensor, size: int) -> Tensor:
-        """The unit rows themselves, (R, size)."""
-        rows = like.new_zeros(len(self.index), size)
-        return rows.scatter_(1, self.index[:, None], 1.0)
+    def dense(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The rows themselves, (*lead, *shape)."""
+        rows = like.new_zeros(len(self.index), math.prod(shape))
+        return rows.scatter_(1, self.index[:, None], 1.0).reshape(*self.lead, *shape)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class AffineRelaxation(Relaxation):
         return self.call.forward(*(like.new_zeros(1, *shape) for shape in self.shapes))
 
     def start(self, rows: Selection, like: Tensor) -> tuple[tuple[Tensor | Selection, ...], Tensor] | None:
-        """`pull` of unit rows without building them; None where that has no short cut."""
+        """`pull` of unit rows without building them, flat: (R, *N_in) and (R,); None where that has no short cut."""
         short_cut = STARTS.get(self.call.node.op)
         return short_cut(self, rows, like) if short_cut else None
 

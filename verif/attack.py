@@ -1,0 +1,79 @@
+"""Falsification: projected gradient descent on the clauses of a query, batched over starts (Madry et al. 2018).
+
+Shape letters: P points, n input numbers, M atoms.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from verif.clauses import ClauseTable
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """Evaluates and descends the gap of points to the unsafe set; `graph` maps z (P, n) to atoms (P, M)."""
+
+    graph: Graph
+    table: ClauseTable
+
+    def gap(self, points: Tensor, region: Tensor) -> Tensor:
+        """Distance of each point to being a counterexample, (P,); at most 0: it is one (up to rounding)."""
+        with torch.no_grad():
+            (atoms,) = self.graph(points)
+            return self.table.worst(self.table.gaps(atoms, region)[0])
+
+    def descend(self, points: Tensor, box: tuple[Tensor, Tensor], region: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
+        """Signed gradient steps from `points` (P, n) inside box = lower, upper (P, n): best points and their gaps.
+
+        Point p works on clause p modulo their number in each factor, so that restarts spread over a disjunction.
+        """
+        lower, upper = box
+        width = upper - lower
+        best, best_gap = points, self.gap(points, region)
+        target = torch.arange(len(points))
+        for step in range(budget.steps):
+            if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
+                break
+            rate = budget.rate * (1 - step / budget.steps) + 0.005
+            points = points - rate * width * self._direction(points, region, target)
+            points = torch.minimum(torch.maximum(points, lower), upper)
+            gap = self.gap(points, region)
+            better = gap < best_gap
+            best, best_gap = torch.where(better[:, None], points, best), torch.where(better, gap, best_gap)
+        return best, best_gap
+
+    def _direction(self, points: Tensor, region: Tensor, target: Tensor) -> Tensor:
+        """Sign of the gradient of each point's own clause."""
+        with torch.enable_grad():
+            variable = points.detach().requires_grad_()
+            (atoms,) = self.graph(variable)
+            gaps, _ = self.table.gaps(atoms, region)
+            count = gaps.isfinite().sum(-1).clamp(min=1)
+            chosen = gaps.gather(-1, (target[:, None] % count)[..., None]).squeeze(-1).amax(-1)
+            (gradient,) = torch.autograd.grad(torch.where(chosen.isfinite(), chosen, 0.0).sum(), variable)
+        return torch.nan_to_num(gradient).sign()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a descent may go on: steps, first step size as a share of the box, and a monotonic deadline."""
+
+    steps: int
+    rate: float
+    deadline: float
+
+
+def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Starting points (D, count, n) in boxes (D, n): the centre, random corners, and uniform points."""
+    size = (len(lower), count, lower.shape[1])
+    unit = torch.rand(size, generator=generator, dtype=lower.dtype)
+    unit[:, 1::3] = unit[:, 1::3].round()
+    unit[:, 0] = 0.5
+    points = lower[:, None] + unit * (upper - lower)[:, None]
+    return torch.minimum(torch.maximum(points, lower[:, None]), upper[:, None])

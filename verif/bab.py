@@ -1,0 +1,187 @@
+"""Branch-and-bound over the input box: pop a batch, bound it, drop what is refuted, attack, clip, split, push."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from relaxations.sets import Ball, Box, InputSet, Meet
+from verif.attack import Attacker
+from verif.bounds import Engine, Pass
+from verif.clauses import ClauseTable
+from verif.domains import Domains
+from verif.query import Query
+
+ROUNDING = 128.0  # a float bound counts only beyond this many units in the last place of its terms
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a search knows so far. `worst` is the lowest open gap, `proved_share` of the volume of all regions."""
+
+    open: int
+    done: int
+    worst: float
+    proved_share: float
+    boxes_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point (n,) that floating-point evaluation calls a counterexample; only a replay can confirm it."""
+
+    point: Tensor
+    region: int
+
+
+@dataclass
+class Search:
+    """The search for one query. `engine` bounds in float32, `exact` in float64 where rounding could matter."""
+
+    query: Query
+    engine: Engine
+    exact: Engine
+    table: ClauseTable
+    attacker: Attacker
+    deadline: float
+    domains: Domains
+    batch: int = 64
+    done: int = 0
+    unresolved: int = 0
+    proved: float = 0.0
+    lower_bound: float = math.inf
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Iterator[Progress | Candidate]:
+        """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
+        while len(self.domains) and time.monotonic() < self.deadline:
+            begun = time.monotonic()
+            batch = self.domains.pop(self.batch)
+            size = len(batch)
+            gaps, result, survivors, atoms = self.bound(batch)
+            if len(survivors):
+                yield from self.candidates(survivors, result, atoms)
+                self.split(survivors, gaps, result, atoms)
+            self.resize(size, time.monotonic() - begun)
+            yield self.progress()
+
+    def region_set(self, domains: Domains, dtype: torch.dtype) -> InputSet:
+        """The input sets of domains: their boxes, met with their region's ball if it has one."""
+        box = Box(domains.lower.to(dtype), domains.upper.to(dtype))
+        center, radius, norm = self.query.property.center, self.query.property.radius, self.query.property.norm
+        if center is None or radius is None:
+            return box
+        ball = Ball(center[domains.region], radius[domains.region], norm).to(dtype)
+        return Meet(box, ball)
+
+    def bound(self, batch: Domains) -> tuple[Tensor, Pass, Domains, Tensor]:
+        """Bound a batch: per survivor its clause gaps, the pass, the domains and the deciding atoms, all filtered."""
+        result = self.engine.bound(self.region_set(batch, batch.lower.dtype), deadline=self.deadline)
+        slack = rounding(result, batch)
+        gaps, atoms = self.table.gaps(result.lower, batch.region, slack)
+        worst = self.table.worst(gaps)
+        plain = self.table.worst(self.table.gaps(result.lower, batch.region)[0])
+        refuted = worst > 0
+        for index in ((~refuted & (plain > 0)).nonzero()[:, 0]).split(64):
+            refuted[index] = self.confirm(batch.where(index))
+        self.done += len(batch)
+        self.proved += float(batch.share[refuted].sum())
+        if bool(refuted.any()):
+            self.lower_bound = min(self.lower_bound, float(worst[refuted].min()))
+        keep = ~refuted
+        batch.worst = worst
+        kept = Pass(
+            result.lower[keep], result.slopes[keep], result.bias[keep], result.intervals, result.relaxations
+        )
+        return gaps[keep], kept, batch.where(keep), atoms[keep]
+
+    def confirm(self, domains: Domains) -> Tensor:
+        """Whether domains are refuted in float64: for bounds too close to the threshold for float32."""
+        result = self.exact.bound(self.region_set(domains, torch.float64), deadline=self.deadline)
+        gaps, _ = self.table.gaps(result.lower, domains.region, rounding(result, domains))
+        return self.table.worst(gaps) > 0
+
+    def candidates(self, domains: Domains, result: Pass, atoms: Tensor) -> Iterator[Candidate]:
+        """Points worth a look: where the deciding linear bounds are lowest, and the centres."""
+        row = atoms[:, 0, 0]
+        slopes = result.slopes[torch.arange(len(row)), row]
+        corner = torch.where(slopes >= 0, domains.lower, domains.upper)
+        points = torch.cat([corner, (domains.lower + domains.upper) / 2])
+        region = domains.region.repeat(2)
+        gap = self.attacker.gap(points, region)
+        for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
+            yield Candidate(points[index], int(region[index]))
+
+    def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:
+        """Clip the boxes, cut each along its most promising axes and push the parts."""
+        scores = self.scores(gaps, result, atoms)
+        domains = self.clip(domains, result)
+        width = domains.upper - domains.lower
+        middle = domains.lower + width / 2
+        splittable = (middle > domains.lower) & (middle < domains.upper)
+        alive = splittable.any(-1)
+        if not bool(alive.all()):
+            self.unresolved += int((~alive).sum())
+            domains, scores, splittable = domains.where(alive), scores[alive], splittable[alive]
+            if not len(domains):
+                return
+        scores = torch.where(splittable, scores * (domains.upper - domains.lower), -math.inf)
+        wanted = max(1.0, 0.5 * self.batch / max(1, len(domains) + len(self.domains)))
+        cuts = min(3, 1 + int(math.log2(wanted)), int(splittable.sum(-1).min()))
+        axes = scores.topk(cuts, dim=-1).indices
+        for axis in axes.unbind(-1):
+            halves = Box(domains.lower, domains.upper).split(axis)
+            domains = Domains(
+                halves.lower,
+                halves.upper,
+                domains.region.repeat(2),
+                domains.worst.repeat(2),
+                domains.share.repeat(2) / 2,
+            )
+            axes = axes.repeat(2, 1)
+        self.domains.push(domains)
+
+    def scores(self, gaps: Tensor, result: Pass, atoms: Tensor) -> Tensor:
+        """Per axis: how much the deciding atoms of the open clauses change along it, per unit of length (N, n)."""
+        weight = torch.zeros_like(result.lower)
+        open_clause = (gaps <= 0).flatten(1).to(weight.dtype)
+        weight.scatter_add_(1, atoms.flatten(1), open_clause)
+        slopes = result.slopes.abs()
+        slopes = slopes.clamp(min=0.05 * slopes.amax(-1, keepdim=True))
+        return torch.einsum("bs,bsn->bn", weight, slopes)
+
+    def clip(self, domains: Domains, result: Pass) -> Domains:
+        """Shrink boxes to where their only clause may hold (regions of one clause; others stay)."""
+        ids, there = self.table.clause_ids(domains.region)
+        if ids.shape[1] != 1 or ids.shape[2] != 1 or self.query.property.center is not None:
+            return domains
+        atoms, used = self.table.atoms[ids[:, 0, 0]], self.table.used[ids[:, 0, 0]]
+        box = torch.arange(len(domains))[:, None]
+        limit = torch.where(used, self.table.thresholds[ids[:, 0, 0]], math.inf).to(result.bias.dtype)
+        return domains.clip(result.slopes[box, atoms], result.bias[box, atoms], limit)
+
+    def resize(self, size: int, seconds: float) -> None:
+        """Grow batches while they are quick, shrink them when they are slow."""
+        if seconds < 0.15 and size >= self.batch:
+            self.batch = min(4 * self.batch, 4096)
+        elif seconds > 1.0:
+            self.batch = max(1, self.batch // 2)
+
+    def progress(self) -> Progress:
+        """The state of the search."""
+        seconds = time.monotonic() - self.started
+        worst = float(self.domains.worst.min()) if len(self.domains) else self.lower_bound
+        return Progress(len(self.domains), self.done, worst, self.proved, self.done / max(seconds, 1e-9), seconds)
+
+
+def rounding(result: Pass, domains: Domains) -> Tensor:
+    """What rounding may have added to the bounds, (B, S): units in the last place of the terms that were summed."""
+    size = torch.maximum(domains.lower.abs(), domains.upper.abs()).to(result.slopes.dtype)
+    terms = (result.slopes.abs() @ size[..., None]).squeeze(-1) + result.bias.abs() + result.lower.abs()
+    return torch.nan_to_num(ROUNDING * torch.finfo(terms.dtype).eps / 2 * terms, nan=math.inf)

@@ -1,0 +1,21 @@
+"""Bound engines: interval, forward and backward linear bounds of a graph over sets of inputs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from graphs import Graph
+from relaxations import Interval
+from relaxations.sets import InputSet
+from verif.bounds.engine import Engine as Engine
+from verif.bounds.engine import Pass as Pass
+
+
+def interval(graph: Graph, region: InputSet) -> Interval:
+    """Interval bounds of the output, each (B, *N)."""
+    return Engine(graph).interval(region)[graph.outputs[0]]
+
+
+def crown(graph: Graph, region: InputSet, rows: Tensor | None = None) -> Tensor:
+    """CROWN lower bounds (B, S) of rows . output; rows (S, M) or (B, S, M), default every output entry."""
+    return Engine(graph).bound(region, rows).lower

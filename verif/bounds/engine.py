@@ -1,0 +1,234 @@
+"""The bound engine: intervals forward, linear bounds forward (few inputs) and backward (rows for undecided entries).
+
+For every nonlinear node the engine first takes the cheap bounds of its inputs, then sweeps backward only for the
+entries that the rule calls undecided, and only then relaxes the node. Shape letters as in `sweep.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from graphs.ir import INPUT
+from graphs.ops import OPS, Kind
+from relaxations import RULES, Affine, Call, Interval, Relaxation
+from relaxations.affine import AffineRelaxation, Selection
+from relaxations.sets import Box, InputSet
+from verif.bounds.structure import exact_nodes
+from verif.bounds.sweep import Rows, Sweep
+
+FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
+CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level cache
+DENSE_SHARE = 0.6  # share of undecided entries from which all boxes get the same rows
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass found: lower bounds (B, S) of the rows, their slopes (B, S, n) and bias in the input, and the
+    intervals and relaxations that it used.
+    """
+
+    lower: Tensor
+    slopes: Tensor
+    bias: Tensor
+    intervals: Mapping[str, Interval]
+    relaxations: Mapping[str, Relaxation]
+
+
+class Engine:
+    """Bounds for one graph with a single flat input (n,); holds no state of any pass."""
+
+    def __init__(self, graph: Graph, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.graph, self.chunk_bytes = graph, chunk_bytes
+        (self.source,), self.output = graph.inputs, graph.outputs[0]
+        self.calls = {node.name: Call.of(graph, node) for node in graph}
+        self.exact = exact_nodes(graph)
+        self.affine = {node.name for node in graph if node.op != INPUT and OPS[node.op].kind is Kind.AFFINE}
+        self.widest = max(node.size for node in graph)
+
+    def limit(self, like: Tensor) -> int:
+        """How many rows one chunk of a sweep may have."""
+        return max(1, self.chunk_bytes // (self.widest * like.element_size()))
+
+    def interval(self, region: InputSet) -> dict[str, Interval]:
+        """Interval bounds of every node, each (B, *N)."""
+        box = region.box()
+        values = {self.source: Interval(box.lower, box.upper)}
+        for node in self.graph:
+            if node.op != INPUT:
+                values[node.name] = RULES[node.op].interval(self.calls[node.name], [values[i] for i in node.inputs])
+        return values
+
+    def bound(
+        self,
+        region: InputSet,
+        rows: Tensor | None = None,
+        *,
+        backward: bool = True,
+        deadline: float = math.inf,
+    ) -> Pass:
+        """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`.
+
+        With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP).
+        Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
+        """
+        box = region.box()
+        state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, deadline)
+        state.seed()
+        for node in self.graph:
+            if node.op != INPUT:
+                state.visit(node.name, backward=backward)
+        size = self.graph[self.output].size
+        last: Rows = Selection(torch.arange(size), (1, size))
+        if rows is not None:
+            last = (rows if rows.dim() == 3 else rows[None]).unflatten(2, self.graph[self.output].shape)
+        lower, slopes, bias = state.final(self.output, last)
+        if rows is None:
+            lower = lower.maximum(state.intervals[self.output].lower.flatten(1))
+        return Pass(lower, slopes, bias, state.intervals, state.relaxations)
+
+
+class OutOfTime(Exception):
+    """The deadline passed in the middle of a pass; what it had found is of no use."""
+
+
+class _State:
+    """One pass in progress."""
+
+    def __init__(self, engine: Engine, region: InputSet, intervals: dict[str, Interval], deadline: float) -> None:
+        self.engine, self.region, self.intervals, self.deadline = engine, region, intervals, deadline
+        self.relaxations: dict[str, Relaxation] = {}
+        self.forward: dict[str, Affine] = {}
+        self.swept: set[str] = set()
+        self.boxed = isinstance(region, Box)
+        self.boxes = len(intervals[engine.source].lower)
+
+    def seed(self) -> None:
+        """Start forward mode where the input has few dimensions."""
+        source = self.intervals[self.engine.source].lower
+        count = source.shape[1]
+        if count <= FORWARD_INPUTS:
+            eye = torch.eye(count, dtype=source.dtype, device=source.device).expand(self.boxes, count, count)
+            zero = torch.zeros_like(source)
+            self.forward[self.engine.source] = Affine(eye, zero, eye, zero)
+
+    def visit(self, name: str, *, backward: bool) -> None:
+        """Bound one node: tighten what it needs of its inputs, relax it, and take its interval."""
+        engine, node = self.engine, self.engine.graph[name]
+        rule, call = RULES[node.op], engine.calls[name]
+        if backward and name not in engine.affine:
+            inputs = [self.intervals[i] for i in node.inputs]
+            for source, mask in zip(node.inputs, rule.undecided(call, inputs), strict=True):
+                if mask is not None and not (source in engine.exact and self.boxed) and source not in self.swept:
+                    self.tighten(source, mask)
+        inputs = [self.intervals[i] for i in node.inputs]
+        relaxation = self.relaxations[name] = rule.relax(call, inputs)
+        interval = rule.interval(call, inputs)
+        if engine.source in self.forward:
+            interval = self.push(name, relaxation, interval)
+        self.intervals[name] = interval
+
+    def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
+        """Forward mode for one node; its interval met with what the linear bounds say."""
+        inputs = [self.forward[i] for i in self.engine.graph[name].inputs]
+        if type(relaxation).push is Relaxation.push:
+            slope = interval.lower.new_zeros(()).expand(
+                self.boxes, inputs[0].lower_slope.shape[1], *interval.lower.shape[1:]
+            )
+            self.forward[name] = Affine(slope, interval.lower, slope, interval.upper)
+            return interval
+        pushed = self.forward[name] = relaxation.push(inputs)
+        if (name in self.engine.exact and self.boxed) or not isinstance(relaxation, AffineRelaxation):
+            return interval
+        box = self.region.box()
+        center, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+        shape = (*center.shape, *[1] * (interval.lower.dim() - 1))
+        center, radius = center.reshape(shape), radius.reshape(shape)
+        lower = pushed.lower_bias + (pushed.lower_slope * center - pushed.lower_slope.abs() * radius).sum(1)
+        upper = pushed.upper_bias + (pushed.upper_slope * center + pushed.upper_slope.abs() * radius).sum(1)
+        return _meet(interval, lower, upper)
+
+    def tighten(self, name: str, mask: Tensor) -> None:
+        """Backward bounds of the entries of node `name` in `mask` (B, *N), met with those at hand."""
+        self.swept.add(name)
+        held = self.intervals[name]
+        flat = mask.flatten(1)
+        counts = flat.sum(1)
+        total, union = int(counts.sum()), flat.any(0).nonzero()[:, 0]
+        if total == 0:
+            return
+        lower, upper = held.lower.flatten(1).clone(), held.upper.flatten(1).clone()
+        limit = max(1, self.engine.limit(lower) // 2)
+        if self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union):
+            step = max(1, limit // max(1, len(union)))
+            for first in range(0, self.boxes, step):
+                boxes = slice(first, min(first + step, self.boxes))
+                owner = None if step >= self.boxes else torch.arange(boxes.start, boxes.stop)
+                for part in union.split(limit):
+                    low, high = self._both(name, Selection(part, (1, len(part))), owner)
+                    lower[boxes, part] = torch.fmax(lower[boxes, part], low)
+                    upper[boxes, part] = torch.fmin(upper[boxes, part], high)
+        else:
+            owners, entries = flat.nonzero(as_tuple=True)
+            for owner, part in zip(owners.split(limit), entries.split(limit), strict=True):
+                low, high = self._both(name, Selection(part, (len(part), 1)), owner)
+                lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
+                upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
+        shape = held.lower.shape
+        self.intervals[name] = _ordered(lower.reshape(shape), upper.reshape(shape))
+
+    def final(self, name: str, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
+        count = rows.lead[1] if isinstance(rows, Selection) else rows.shape[1]
+        step = max(1, self.engine.limit(self.intervals[name].lower) // self.boxes)
+        if count <= step:
+            return self.sweep(name, rows, None, both=False)
+        parts = []
+        for first in range(0, count, step):
+            part: Rows
+            if isinstance(rows, Selection):
+                index = rows.index[first : first + step]
+                part = Selection(index, (1, len(index)))
+            else:
+                part = rows[:, first : first + step]
+            parts.append(self.sweep(name, part, None, both=False))
+        lower, slopes, bias = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+        return lower, slopes, bias
+
+    def _both(self, name: str, rows: Selection, owner: Tensor | None) -> tuple[Tensor, Tensor]:
+        bound, _, _ = self.sweep(name, rows, owner, both=True)
+        low, high = bound.chunk(2, 1)
+        return low, -high
+
+    def sweep(self, at: str, rows: Rows, owner: Tensor | None, *, both: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Minimum over the region of rows on node `at`: bounds (B, S), slopes (B, S, n) and bias in the input."""
+        region = self.region if owner is None else self.region.take(owner)
+        boxes = self.boxes if owner is None else len(owner)
+
+        def look_up(name: str) -> Relaxation:
+            relaxation = self.relaxations[name]
+            return relaxation if owner is None else relaxation.take(owner)
+
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
+        like = self.intervals[self.engine.source].lower
+        slopes, bias = Sweep(self.engine.graph, look_up, boxes, like, both=both).run(at, rows)
+        slopes, bias = slopes.expand(boxes, *slopes.shape[1:]), bias.expand(boxes, *bias.shape[1:])
+        lower = bias + region.minimize(slopes)
+        return torch.where(lower.isnan(), -math.inf, lower), slopes, bias
+
+
+def _meet(held: Interval, lower: Tensor, upper: Tensor) -> Interval:
+    """Intersection that ignores NaN (a bound that could not be computed)."""
+    return _ordered(torch.fmax(held.lower, lower), torch.fmin(held.upper, upper))
+
+
+def _ordered(lower: Tensor, upper: Tensor) -> Interval:
+    """Two sound bounds may cross by rounding only: then both ends are kept, in order."""
+    return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
