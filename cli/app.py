@@ -8,7 +8,8 @@ from typing import Annotated
 import cyclopts
 from cyclopts import App, Parameter
 
-from cli.options import Options, UsageError
+from cli.errors import UsageError
+from cli.options import Options
 from verif import __version__
 
 app = App(

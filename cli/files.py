@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cli.options import UsageError
+from cli.errors import UsageError
 
 
 def require(path: Path) -> Path:

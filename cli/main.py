@@ -33,6 +33,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; no exception leaves, and none becomes a verdict."""
+    from cli.errors import internal
     from graphs.errors import VerifError
 
     try:
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        message = _internal(error)
+        message = internal(error)
     print(message, file=sys.stderr)
     return ERROR
 
@@ -73,7 +74,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _usage(error: CycloptsError) -> Exception:
     """The parser's complaint in our form: one lower-case sentence, and a help line."""
-    from cli.options import UsageError
+    from cli.errors import UsageError
 
     error.verbose = False
     message, _, hint = str(error).strip().partition(" Did you mean ")
@@ -81,16 +82,3 @@ def _usage(error: CycloptsError) -> Exception:
     code = {"UnknownOptionError": "C101", "MissingArgumentError": "C102"}.get(type(error).__name__, "C103")
     asked = hint.rstrip("?").strip("\"'")
     return UsageError(code, message, help=f"did you mean '{asked}'?" if asked else "verify --help lists the flags")
-
-
-def _internal(error: Exception) -> str:
-    from graphs.errors import VerifError
-
-    cause = str(error).strip().split("\n")[0]
-    return str(
-        VerifError(
-            "V900",
-            f"internal error, no verdict: {type(error).__name__}{': ' if cause else ''}{cause}",
-            help="run it again with --verbose for the traceback, and please report it with the two files",
-        )
-    )

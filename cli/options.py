@@ -9,15 +9,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from graphs.errors import VerifError
+from cli.errors import UsageError
 
 _SEARCH = Group("Search", sort_key=1)
 _LOCAL = Group("Local robustness", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
-
-
-class UsageError(VerifError):
-    """The command line asks for something that cannot be (codes C1..)."""
 
 
 @Parameter(name="*")
@@ -64,7 +60,9 @@ class Options:
             raise UsageError("C103", f"--eps takes a radius of at least 0, not {self.eps:g}")
         for flag in ("eps", "label"):
             if getattr(self, flag) is not None and self.input is None:
-                raise UsageError("C104", f"--{flag} needs --input", help="--input x.npy gives the samples to verify around")
+                raise UsageError(
+                    "C104", f"--{flag} needs --input", help="--input x.npy gives the samples to verify around"
+                )
 
 
 def parse_networks(pairs: tuple[str, ...]) -> dict[str, Path]:
@@ -73,10 +71,10 @@ def parse_networks(pairs: tuple[str, ...]) -> dict[str, Path]:
     for pair in pairs:
         name, equals, file = pair.partition("=")
         if not (name and equals and file):
-            raise UsageError("C105", f"--network takes NAME=FILE, not '{pair}'", help="for example --network f=model.onnx")
-        if name in networks:
             raise UsageError(
-                "C106", f"network '{name}' is given twice", notes=[f"first {networks[name]}, then {file}"]
+                "C105", f"--network takes NAME=FILE, not '{pair}'", help="for example --network f=model.onnx"
             )
+        if name in networks:
+            raise UsageError("C106", f"network '{name}' is given twice", notes=[f"first {networks[name]}, then {file}"])
         networks[name] = Path(file)
     return networks

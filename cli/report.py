@@ -1,0 +1,132 @@
+"""Results as text for people, as JSON, and in the words of the competition and of VNN-LIB 2.0."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cli import files
+from cli.options import Options
+from verif import __version__
+from verif.verdict import Verdict
+
+if TYPE_CHECKING:
+    from verif.verify import Counterexample, Result
+
+Arrays = Mapping[str, NDArray[Any]]
+SCHEMA = 1
+_SHOWN = 6
+
+
+def verdict_line(result: Result, title: str) -> str:
+    """One line: the verdict, what it is about, and the figures."""
+    parts = [f"{result.verdict.name:<8}  {title}"]
+    if result.verdict is Verdict.VIOLATED:
+        parts.append("counterexample replayed")
+    elif result.lower_bound is not None and math.isfinite(result.lower_bound):
+        parts.append(f"lower bound {result.lower_bound:+.4g}")
+    parts += [f"{result.domains:,}".replace(",", " ") + (" domain" if result.domains == 1 else " domains")]
+    return "   ".join([*parts, f"{result.seconds:.1f} s"])
+
+
+def text(result: Result, title: str, replay: str = "") -> str:
+    """The verdict line and below it what a person needs to believe it or to go on."""
+    lines = [verdict_line(result, title)]
+    if result.reason and result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT, Verdict.ERROR):
+        lines.append(f"  because  {result.reason}")
+    if result.counterexample is not None:
+        cex = result.counterexample
+        lines += [f"  input    {name} = {_short(array)}" for name, array in cex.inputs.items()]
+        lines += [f"  output   {name} = {_short(array)}" for name, array in cex.outputs.items()]
+        lines += [f"  replay   {replay}"] if replay else []
+    return "\n".join([*lines, *(f"  warning  {warning}" for warning in result.warnings)])
+
+
+def as_json(result: Result, facts: Mapping[str, Any]) -> str:
+    """The whole result as one JSON object; `facts` says what was asked (files, flags)."""
+    cex = result.counterexample
+    record = {
+        "schema": SCHEMA,
+        "verif": __version__,
+        **facts,
+        "verdict": result.verdict.label,
+        "lower_bound": _finite(result.lower_bound),
+        "domains": result.domains,
+        "seconds": round(result.seconds, 6),
+        "reason": result.reason,
+        "warnings": list(result.warnings),
+        "counterexample": None if cex is None else {"inputs": _plain(cex.inputs), "outputs": _plain(cex.outputs)},
+    }
+    return json.dumps(record, indent=2, allow_nan=False)
+
+
+def competition(cex: Counterexample) -> str:
+    """A counterexample as VNN-COMP's text ((X_0 v) ... (Y_0 v)), inputs and outputs counted through in order."""
+    pairs = [
+        f"({letter}_{index} {_exact(value)})"
+        for letter, arrays in (("X", cex.inputs), ("Y", cex.outputs))
+        for index, value in enumerate(value for array in arrays.values() for value in array.reshape(-1))
+    ]
+    return "(" + "\n".join(pairs) + ")"
+
+
+def assignments(cex: Counterexample) -> str:
+    """A counterexample as VNN-LIB 2.0 prints it: name, type and shape, then one number a line in row-major order."""
+    lines = []
+    for name, array in {**cex.inputs, **cex.outputs}.items():
+        lines.append(f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]")
+        lines += [_exact(value) for value in array.reshape(-1)]
+    return "\n".join(lines)
+
+
+def write_counterexample(cex: Counterexample, path: Path) -> None:
+    """Arrays by name (.npz), or the competition's text."""
+    if path.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, **{**cex.inputs, **cex.outputs})
+        files.write(path, buffer.getvalue())
+    else:
+        files.write(path, competition(cex) + "\n")
+
+
+def render(result: Result, title: str, facts: Mapping[str, Any], options: Options, replay: str = "") -> str:
+    """What stdout gets in the format asked for."""
+    cex = result.counterexample
+    match options.format:
+        case "json":
+            return as_json(result, facts)
+        case "vnncomp":
+            return result.verdict.vnncomp + (f"\n{competition(cex)}" if cex else "")
+        case "vnnlib":
+            return result.verdict.vnnlib + (f"\n{assignments(cex)}" if cex else "")
+        case _:
+            return verdict_line(result, title) if options.quiet else text(result, title, replay)
+
+
+def _short(array: NDArray[Any]) -> str:
+    values = array.reshape(-1)
+    shown = ", ".join(f"{value:.6g}" for value in values[:_SHOWN])
+    return f"[{shown}{', ...' if values.size > _SHOWN else ''}]" + (f" {list(array.shape)}" if values.size > 1 else "")
+
+
+def _exact(value: Any) -> str:
+    """Digits that read back as the same number of the same type."""
+    return str(value.item()) if not isinstance(value, np.floating) else np.format_float_positional(value, trim="0")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _plain(arrays: Arrays) -> dict[str, Any]:
+    return {
+        name: {"type": array.dtype.name, "shape": list(array.shape), "data": array.reshape(-1).tolist()}
+        for name, array in arrays.items()
+    }
