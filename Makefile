@@ -30,7 +30,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.run
 
 demo: $(VENV)/.run  ## verify a network of cases/ and print the verdict
-	@$(BIN)/verify cases/acas/acas.onnx cases/acas/property.vnnlib
+	@$(BIN)/verify cases/collision/model.onnx cases/collision/head_on_is_never_clear.vnnlib
 
 test: lint  ## lint, types, layers, then every test
 	@$(BIN)/python -m pytest

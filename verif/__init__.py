@@ -5,9 +5,11 @@ Names are imported on first use, so that `import verif` costs milliseconds (torc
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +49,13 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})
 
 
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the module verif.verify must not put it in the place of the function of that name.
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
 def _refuse_shadows() -> None:
     """Our packages have plain names; say so at once where another `graphs` or `relaxations` comes first on the path."""
     home = Path(__file__).resolve().parent.parent
@@ -63,4 +72,5 @@ def _refuse_shadows() -> None:
             )
 
 
+sys.modules[__name__].__class__ = _Package
 _refuse_shadows()
