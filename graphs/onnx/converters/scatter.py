@@ -1,0 +1,54 @@
+"""Writing into values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from graphs.onnx.context import Context
+from graphs.onnx.converters.indexing import block_positions, element_positions, wrapped
+from graphs.onnx.registry import converter
+from graphs.onnx.values import Constant, Value, Variable
+
+
+@converter("ScatterND", since=11)
+def scatter_nd(ctx: Context, x: Value, index: Value, updates: Value) -> Value:
+    _no_reduction(ctx)
+    if isinstance(index, Variable):
+        return ctx.emit("scatter_at", ctx.variable(x), ctx.variable(index), ctx.variable(updates)).cast(x.dtype)
+    return _scatter(ctx, x, block_positions(index.tensor, x.shape), updates)
+
+
+@converter("Scatter", since=9)
+@converter("ScatterElements", since=11)
+def scatter_elements(ctx: Context, x: Value, index: Value, updates: Value) -> Value:
+    _no_reduction(ctx)
+    axis = ctx.axis("axis", 0, len(x.shape))
+    entries = wrapped(ctx.known(index, f"the index of {ctx.node.op_type}"), x.shape[axis])
+    return _scatter(ctx, x, element_positions(entries, x.shape, axis), updates)
+
+
+def _scatter(ctx: Context, x: Value, positions: Tensor, updates: Value) -> Value:
+    if positions.unique().numel() != positions.numel():
+        raise ctx.unsupported(f"{ctx.node.op_type} writes to one position twice, whose order ONNX leaves open")
+    if isinstance(x, Constant) and isinstance(updates, Constant):
+        return Constant(_written(x.tensor, positions, updates.tensor), x.dtype, x.name)
+    if positions.numel() == math.prod(x.shape):  # everything is overwritten: x does not matter
+        order = torch.empty_like(positions.reshape(-1))
+        order[positions.reshape(-1)] = torch.arange(positions.numel())
+        return ctx.emit("pick", updates, index=order.reshape(x.shape))
+    return ctx.emit("scatter", x, updates, index=positions)
+
+
+def _written(base: Tensor, positions: Tensor, updates: Tensor) -> Tensor:
+    flat = base.reshape(-1).clone()
+    flat[positions.reshape(-1)] = updates.reshape(-1).to(flat.dtype)
+    return flat.reshape(base.shape)
+
+
+def _no_reduction(ctx: Context) -> None:
+    reduction = ctx.attr("reduction", "none")
+    if reduction != "none":
+        raise ctx.unsupported(f"{ctx.node.op_type} with reduction = '{reduction}' is not supported")

@@ -1,0 +1,185 @@
+"""From an ONNX model message to a graph: one walk over its nodes, which ONNX requires to be in topological order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphs.errors import GraphError, UnsupportedError
+from graphs.ir import Graph, GraphBuilder
+from graphs.onnx import converters as converters
+from graphs.onnx import proto
+from graphs.onnx.context import Context, nonfinite
+from graphs.onnx.registry import CONVERTERS, find
+from graphs.onnx.values import Constant, Value, Variable
+
+CONTROL_FLOW = ("If", "Loop", "Scan")
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
+QUANTIZED += ("ConvInteger", "MatMulInteger")
+OLDEST_OPSET = 7  # before it, broadcasting was an attribute
+
+
+@dataclass
+class Importer:
+    """Imports one model. `label` names it in messages; external data is looked for in `folder`."""
+
+    model: Any
+    label: str
+    folder: Path | None = None
+    builder: GraphBuilder = field(default_factory=GraphBuilder)
+    values: dict[str, Value] = field(default_factory=dict)
+    origins: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, keep: Sequence[str] = ()) -> Graph:
+        """The graph, whose outputs are the model's and then the values named in `keep`."""
+        graph = self.model.graph
+        self.opset = self._opset()
+        self._initializers(graph)
+        for info in graph.input:
+            if info.name not in self.values:
+                self._input(info)
+        if not self.builder.inputs:
+            raise GraphError("G106", "the model has no input", where=self.label, help="export the model again")
+        for node in graph.node:
+            self._convert(node)
+        names = [output.name for output in graph.output] + list(keep)
+        return self.builder.build([self._output(name) for name in names])
+
+    def _opset(self) -> int:
+        opset = next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        if opset < OLDEST_OPSET:
+            raise UnsupportedError(
+                "G201",
+                f"opset {opset} is too old",
+                where=self.label,
+                notes=[f"opsets from {OLDEST_OPSET} on are supported"],
+                help="convert it with onnx.version_converter, or export the model again",
+            )
+        return int(opset)
+
+    def _initializers(self, graph: Any) -> None:
+        if graph.sparse_initializer:
+            name = graph.sparse_initializer[0].values.name
+            raise UnsupportedError(
+                "G206", f"initializer '{name}' is sparse", where=self.label, help="store it as a dense tensor"
+            )
+        for init in graph.initializer:
+            where = f"{self.label}, initializer '{init.name}'"
+            tensor, dtype = proto.tensor(init, self.folder, where)
+            if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                raise nonfinite(init.name, where, tensor)
+            self.values[init.name] = Constant(tensor, dtype, init.name)
+
+    def _input(self, info: Any) -> None:
+        where = f"{self.label}, input '{info.name}'"
+        if not info.type.HasField("tensor_type"):
+            raise UnsupportedError("G206", "the input is not a tensor", where=where, help="use tensors as inputs")
+        kind = info.type.tensor_type
+        dtype = proto.element_type(kind.elem_type, where)
+        if not kind.HasField("shape"):
+            raise UnsupportedError(
+                "G204", "the input has no shape", where=where, help="export the model with a fixed shape"
+            )
+        dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
+        shape = [d if isinstance(d, int) and d > 0 else 1 for d in dims]
+        if any(not isinstance(d, int) or d <= 0 for d in dims[1:]):
+            raise UnsupportedError(
+                "G204",
+                "the input has a dynamic inner dimension",
+                where=where,
+                notes=[f"shape [{', '.join(map(str, dims))}]; only the first dimension, the batch, may be symbolic"],
+                help="export the model with fixed inner dimensions",
+            )
+        name = self.builder.input(info.name, shape, dtype)
+        self.values[info.name] = Variable(name, tuple(shape), dtype)
+
+    # ---- nodes ----
+
+    def _convert(self, node: Any) -> None:
+        ctx = Context(self.builder, node, self.opset, self.label, self.folder)
+        function = self._converter(ctx)
+        ctx.inputs = tuple(self._value(name, ctx.where) if name else None for name in node.input)
+        before = len(self.builder.nodes)
+        try:
+            with torch.no_grad():
+                result = function(ctx, *ctx.inputs)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            notes = [*ctx.shapes(), str(error).split("\n")[0]]
+            raise GraphError(
+                "G106", f"operator {node.op_type} cannot be computed", where=ctx.where, notes=notes
+            ) from error
+        results = result if isinstance(result, tuple) else (result,)
+        for name, value in zip(node.output, results, strict=False):
+            self.values[name] = self._named(value, name, before)
+        self.origins.update((name, ctx) for name in node.output)
+
+    def _converter(self, ctx: Context) -> Any:
+        op, domain = ctx.node.op_type, ctx.node.domain
+        function = find(op, self.opset) if domain in ("", "ai.onnx") else None
+        if function is not None:
+            return function
+        if op in CONTROL_FLOW:
+            raise UnsupportedError(
+                "G202",
+                f"control-flow operator {op} is not supported",
+                where=ctx.where,
+                help="export the model with the branch taken, or the loop unrolled",
+            )
+        if op in QUANTIZED:
+            raise UnsupportedError(
+                "G207",
+                f"quantized operator {op} is not supported",
+                where=ctx.where,
+                help="verify the float model that was quantized",
+            )
+        prefix = f"{domain}." if domain not in ("", "ai.onnx") else ""
+        older = [] if prefix else sorted(CONVERTERS.get(op, ()))
+        raise UnsupportedError(
+            "G203",
+            f"no converter for operator '{prefix}{op}'",
+            where=ctx.where,
+            notes=[f"it is known from opset {older[0]} on"] if older else [],
+            help="add one in graphs/onnx/converters (docs/add-an-op.md), or re-export the model",
+        )
+
+    def _value(self, name: str, where: str) -> Value:
+        if name in self.values:
+            return self.values[name]
+        if name in self.origins:
+            source = self.origins[name]
+            raise source.unsupported(f"output '{name}' of operator {source.node.op_type} is not supported")
+        raise GraphError(
+            "G106", f"value '{name}' is used before it is computed", where=where, help="export the model again"
+        )
+
+    def _named(self, value: Value, name: str, before: int) -> Value:
+        """A variable that this conversion made gets the user's name of it."""
+        nodes = self.builder.nodes
+        fresh = list(nodes)[before:]
+        if isinstance(value, Constant):
+            return replace(value, name=name)
+        if value.name not in fresh or name in nodes:
+            return value
+        for old in fresh:
+            node = nodes.pop(old)
+            sources = tuple(name if source == value.name else source for source in node.inputs)
+            node = replace(node, name=name if old == value.name else old, inputs=sources)
+            nodes[node.name] = node
+        return replace(value, name=name)
+
+    def _output(self, name: str) -> str:
+        """The IR name of an output; a constant, an input or a value under another name becomes a node of its own."""
+        value = self._value(name, self.label)
+        if isinstance(value, Variable) and value.name == name and name not in self.builder.inputs:
+            return name
+        source = self.origins.get(name)
+        node = source.node if source else proto.messages().NodeProto(op_type="Identity", output=[name])
+        ctx = Context(self.builder, node, self.opset, self.label)
+        variable = ctx.variable(value)
+        return self.builder.add(
+            "reshape", [variable.name], attrs={"shape": variable.shape}, name=name, origin=ctx.origin
+        )
