@@ -56,7 +56,8 @@ class AffineRelaxation(Relaxation):
             if bias is None:
                 return flat.new_zeros(len(flat))
             if op == "linear":
-                return flat.reshape(len(flat), -1, len(bias)).sum(1) @ bias
+                rows = flat.flatten(1)
+                return (rows if rows.shape[1] == len(bias) else rows.unflatten(1, (-1, len(bias))).sum(1)) @ bias
             return flat.flatten(3).sum((1, 3)) @ bias
         if not has_offset(self.call):
             return flat.new_zeros(len(flat))
