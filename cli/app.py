@@ -12,16 +12,35 @@ from cli.errors import UsageError
 from cli.options import Options
 from verif import __version__
 
+_ABOUT = """Verify a neural network: a model and a property in, a verdict that was proved or replayed out.
+
+- `verify MODEL.onnx PROPERTY.vnnlib`: does the property hold?
+
+- `verify MODEL.onnx --input x.npy --eps 0.01`: does the label stay the same around these samples?
+
+- `verify MODEL.onnx`: what is this model, and what could be verified?
+
+- `verify QUERY.vnnlib --network f=MODEL.onnx`: a VNN-LIB 2.0 query over one or more networks
+
+- `verify INSTANCES.csv --results results.csv`: a batch; continues where it was interrupted
+"""
+
 app = App(
     name="verify",
-    help="Verify a neural network: a model and a property in, a verdict that was replayed or proved out.",
+    help=_ABOUT,
     version=__version__,
     version_flags=["--version"],
     config=[
-        cyclopts.config.Env("VERIF_", command=False),
+        cyclopts.config.Env("VERIF_", command=False, show=False),
         cyclopts.config.Toml("verify.toml", must_exist=False, use_commands_as_keys=False),
     ],
-    help_epilogue="Exit codes: 0 holds, 1 violated, 2 error, 3 unknown, 4 timeout, 130 interrupted.",
+    usage="Usage: verify FILE [PROPERTY] [FLAGS]",
+    help_epilogue=(
+        "Every flag may also come from verify.toml (timeout = 60) or the environment (VERIF_TIMEOUT=60); the command "
+        "line wins, then the environment.\n\n"
+        "Exit codes: 0 holds, 1 violated, 2 error, 3 unknown, 4 timeout, 130 interrupted."
+    ),
+    default_parameter=Parameter(show_default=False, show_env_var=False),
 )
 
 _NO_OPTIONS = Options()
@@ -30,10 +49,6 @@ _NO_OPTIONS = Options()
 @app.default
 def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_OPTIONS) -> int:
     """Decide what the first file asks; its suffix says what it is.
-
-    `verify MODEL.onnx PROPERTY.vnnlib` decides a property; `verify MODEL.onnx --input x.npy --eps 0.01` local
-    robustness; `verify MODEL.onnx` describes the model; `verify QUERY.vnnlib --network f=MODEL.onnx` decides a
-    VNN-LIB 2.0 query; `verify INSTANCES.csv --results results.csv` runs a batch.
 
     Parameters
     ----------

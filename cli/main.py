@@ -63,7 +63,7 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments:
         arguments = ["--help"]
     # The flags of `supports` are its values: to cyclopts they would be unknown options.
-    if arguments[0] == "supports":
+    if arguments[0] == "supports" and arguments[1:] not in ([], ["--help"], ["-h"]):
         arguments = ["supports", "--", *arguments[1:]]
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
@@ -74,11 +74,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _usage(error: CycloptsError) -> Exception:
     """The parser's complaint in our form: one lower-case sentence, and a help line."""
+    from cyclopts import UnknownOptionError, UnusedCliTokensError
+
     from cli.errors import UsageError
 
     error.verbose = False
     message, _, hint = str(error).strip().partition(" Did you mean ")
     message = (message[:1].lower() + message[1:]).rstrip(".").replace('"', "'")
-    code = {"UnknownOptionError": "C101", "MissingArgumentError": "C102"}.get(type(error).__name__, "C103")
+    if isinstance(error, UnusedCliTokensError):
+        message = f"too many arguments: {' '.join(error.unused_tokens or ())}"
     asked = hint.rstrip("?").strip("\"'")
+    code = "C101" if isinstance(error, UnknownOptionError) else "C102"
     return UsageError(code, message, help=f"did you mean '{asked}'?" if asked else "verify --help lists the flags")

@@ -96,6 +96,15 @@ def write_counterexample(cex: Counterexample, path: Path) -> None:
         files.write(path, competition(cex) + "\n")
 
 
+def write_tensors(cex: Counterexample, folder: Path) -> None:
+    """A counterexample as VNN-LIB 2.0 serialises it: one ONNX tensor (NAME.pb) for each variable."""
+    from onnx import numpy_helper
+
+    folder.mkdir(exist_ok=True)
+    for name, array in {**cex.inputs, **cex.outputs}.items():
+        files.write(folder / f"{name}.pb", numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString())
+
+
 def render(result: Result, title: str, facts: Mapping[str, Any], options: Options, replay: str = "") -> str:
     """What stdout gets in the format asked for."""
     cex = result.counterexample

@@ -1,0 +1,208 @@
+"""Bad command lines: the exact message on stderr, nothing on stdout, exit code 2, no file touched, no torch needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.main import run
+
+HELP = "verify --help lists the flags"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a model and a property (whose content no test here reads)."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("model.onnx", "property.vnnlib", "x.npy", "instances.csv"):
+        (tmp_path / name).write_text("untouched")
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+CASES = {
+    "unknown flag": (
+        "model.onnx property.vnnlib --timeot 3",
+        "error[C101]: unknown option: --timeot\n  help: did you mean '--timeout'?",
+    ),
+    "no number": (
+        "model.onnx property.vnnlib --timeout soon",
+        f"error[C102]: invalid value for --timeout: unable to convert 'soon' into float\n  help: {HELP}",
+    ),
+    "no choice": (
+        "model.onnx --input x.npy --norm 3",
+        f"error[C102]: invalid value '3' for --norm. Choose from: 'inf', '2', '1'\n  help: {HELP}",
+    ),
+    "too many": (
+        "model.onnx property.vnnlib third.vnnlib",
+        f"error[C102]: too many arguments: third.vnnlib\n  help: {HELP}",
+    ),
+    "timeout": (
+        "model.onnx property.vnnlib --timeout 0",
+        "error[C103]: --timeout takes a number of seconds above 0, not 0",
+    ),
+    "eps": (
+        "model.onnx --input x.npy --eps -1",
+        "error[C103]: --eps takes a radius of at least 0, not -1",
+    ),
+    "eps without input": (
+        "model.onnx --eps 1",
+        "error[C104]: --eps needs --input\n  help: --input x.npy gives the samples to verify around",
+    ),
+    "suffix": (
+        "model.pt",
+        "error[C104]: the first file decides what to do, and 'model.pt' has none of the suffixes .onnx, .vnnlib, .csv",
+    ),
+    "missing model": (
+        "modle.onnx property.vnnlib",
+        "error[C107]: no such file\n  --> modle.onnx\n  help: did you mean model.onnx?",
+    ),
+    "missing property": (
+        "model.onnx nothing.here",
+        "error[C107]: no such file\n  --> nothing.here",
+    ),
+    "missing model alone": (
+        "modle.onnx",
+        "error[C107]: no such file\n  --> modle.onnx\n  help: did you mean model.onnx?",
+    ),
+    "a folder": (
+        "folder/ property.vnnlib",
+        "error[C104]: the first file decides what to do, and 'folder' has none of the suffixes .onnx, .vnnlib, .csv",
+    ),
+    "network malformed": (
+        "property.vnnlib --network model.onnx",
+        "error[C105]: --network takes NAME=FILE, not 'model.onnx'\n  help: for example --network f=model.onnx",
+    ),
+    "network twice": (
+        "property.vnnlib --network f=model.onnx --network f=other.onnx",
+        "error[C106]: network 'f' is given twice\n  note: first model.onnx, then other.onnx",
+    ),
+    "network missing": (
+        "property.vnnlib",
+        "error[C104]: a query needs its networks\n  --> property.vnnlib\n"
+        "  help: verify property.vnnlib --network NAME=MODEL.onnx",
+    ),
+    "wrong order": (
+        "property.vnnlib model.onnx",
+        "error[C104]: the model comes first, then the property\n  help: verify model.onnx property.vnnlib",
+    ),
+    "output in a missing folder": (
+        "model.onnx property.vnnlib --json nowhere/out.json",
+        "error[C108]: cannot write here: the folder does not exist\n  --> nowhere/out.json",
+    ),
+    "output is a folder": (
+        "model.onnx property.vnnlib --counterexample folder",
+        "error[C108]: cannot write here: this is a folder\n  --> folder",
+    ),
+    "results of one": (
+        "model.onnx property.vnnlib --results r.csv",
+        "error[C104]: --results has no meaning here\n"
+        "  help: it belongs to a batch: verify instances.csv --results results.csv",
+    ),
+    "instances": (
+        "instances.csv",
+        "error[C109]: a row has three columns (onnx, vnnlib, timeout), not 1\n  --> instances.csv:1",
+    ),
+    "batch flag": (
+        "instances.csv --json out.json",
+        "error[C104]: --json has no meaning for a batch",
+    ),
+    "capability": (
+        "supports --onnx-operator",
+        "error[C101]: unknown capability '--onnx-operator'\n  help: did you mean '--onnx-operators'?",
+    ),
+    "standard, network twice": (
+        "verify property.vnnlib --network f=model.onnx --network f=model.onnx",
+        "error[C106]: network 'f' is given twice\n  note: first model.onnx, then model.onnx",
+    ),
+    "replay": (
+        "replay model.onnx property.vnnlib gone.txt",
+        "error[C107]: no such file\n  --> gone.txt",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_command_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line, message = CASES[name]
+    before = files(folder)
+    assert run(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", message + "\n")
+    assert files(folder) == before
+
+
+def test_read_only_output(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "out.json").write_text("old")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "out.json")
+    assert run(["model.onnx", "property.vnnlib", "--json", "out.json"]) == 2
+    assert capsys.readouterr().err == "error[C108]: cannot write here: the file is read-only\n  --> out.json\n"
+    assert (folder / "out.json").read_text() == "old"
+
+
+def test_flags_from_file_and_environment(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag wins over the environment, the environment over verify.toml."""
+    (folder / "verify.toml").write_text("timeout = -1\n")
+    line = ["model.onnx", "property.vnnlib"]
+    assert run(line) == 2
+    assert "not -1" in capsys.readouterr().err
+    monkeypatch.setenv("VERIF_TIMEOUT", "-2")
+    assert run(line) == 2
+    assert "not -2" in capsys.readouterr().err
+    assert run([*line, "--timeout", "-3"]) == 2
+    assert "not -3" in capsys.readouterr().err
+
+
+def test_unknown_key_in_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "verify.toml").write_text("timeot = 1\n")
+    assert run(["model.onnx", "property.vnnlib"]) == 2
+    assert capsys.readouterr().err.startswith("error[C101]: unknown option: timeot")
+
+
+def test_internal_error(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr("cli.decide.decide_property", fail)
+    message = (
+        "error[V900]: internal error, no verdict: ZeroDivisionError: first line\n"
+        "  help: run it again with --verbose for the traceback, and please report it with the files\n"
+    )
+    assert run(["model.onnx", "property.vnnlib"]) == 2
+    assert capsys.readouterr() == ("", message)
+    assert run(["model.onnx", "property.vnnlib", "--verbose"]) == 2
+    assert capsys.readouterr().err.startswith("Traceback (most recent call last)")
+
+
+def test_ctrl_c(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.decide.decide_property", interrupt)
+    assert run(["model.onnx", "property.vnnlib"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize(("line", "expected"), [(["--version"], "0.1.0\n"), (["--name"], "verif\n")])
+def test_quick_answers(line: list[str], expected: str) -> None:
+    """A process of its own: no torch, so well under a second even on a loaded machine."""
+    started = time.perf_counter()
+    code = "from cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=True)
+    assert done.stdout == expected
+    assert time.perf_counter() - started < 1.0
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "--counterexample" in capsys.readouterr().out
