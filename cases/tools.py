@@ -34,7 +34,10 @@ def train(module: nn.Module, loss: Callable[[int], Tensor], steps: int, rate: fl
 
 @dataclass(frozen=True)
 class Claim:
-    """One property: over a box, no output satisfies all atoms of a clause of `unsafe`. `holds` is what we expect."""
+    """One property: over a box (float64), no output satisfies all atoms of a clause of `unsafe`.
+
+    `holds` is what we expect, `because` is why.
+    """
 
     file: str
     title: str
@@ -61,7 +64,7 @@ class Claim:
 
     def worst(self, evaluate: Evaluate, samples: int = 50_000, steps: int = 50) -> tuple[float, list[float]]:
         """The smallest margin seen and where: random points, corners, then a descent from the 100 worst."""
-        low, high = self.lower.reshape(1, -1), self.upper.reshape(1, -1)
+        low, high = inward(self.lower.reshape(1, -1), self.upper.reshape(1, -1))
         torch.manual_seed(0)
         unit = torch.rand(samples, low.shape[1])
         unit[: samples // 10] = unit[: samples // 10].round()
@@ -91,9 +94,16 @@ def _text(atom: Atom) -> str:
     return f"({relation} Y_{left} {f'Y_{right}' if isinstance(right, int) else decimal(right)})"
 
 
+def inward(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest float32 box inside a float64 box."""
+    low, high = lower.float(), upper.float()
+    low = torch.where(low.double() < lower, low.nextafter(torch.tensor(torch.inf)), low)
+    return low, torch.where(high.double() > upper, high.nextafter(torch.tensor(-torch.inf)), high)
+
+
 def decimal(value: float | Tensor) -> str:
     """A number as a plain decimal, which every VNN-LIB reader accepts."""
-    return np.format_float_positional(round(float(value), 9), trim="0")
+    return np.format_float_positional(round(float(value), 12), trim="0")
 
 
 def largest(label: int, classes: int) -> Clause:
@@ -121,12 +131,22 @@ def entry(claim: Claim, evaluate: Evaluate) -> dict[str, Any]:
 
 
 def case_toml(title: str, about: str, networks: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The text of case.toml: what it is, the networks by name, and for every property the verdict and its reason."""
-    lines = [f"title = {json.dumps(title)}", f"about = {json.dumps(about)}", "", "[networks]"]
-    lines += [f"{name} = {json.dumps(path)}" for name, path in networks.items()]
+    """The text of case.toml: what it is, the networks by name, and for every property the verdict and its reason.
+
+    A row's own `networks` replace those of the case.
+    """
+    lines = [f"title = {json.dumps(title)}", f"about = {json.dumps(about)}"]
+    lines += ["", *_table("networks", networks)] if networks else []
     for row in rows:
-        lines += ["", "[[property]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
+        tables = {key: value for key, value in row.items() if isinstance(value, Mapping)}
+        plain = {key: value for key, value in row.items() if key not in tables}
+        lines += ["", *_table("[property]", plain)]
+        lines += [line for key, value in tables.items() for line in _table(f"property.{key}", value)]
     return "\n".join([*lines, ""])
+
+
+def _table(name: str, values: Mapping[str, Any]) -> list[str]:
+    return [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
 
 
 def check_replay(model: ModelProto, evaluate: Evaluate, lower: Tensor, upper: Tensor, outputs: int) -> None:
@@ -135,7 +155,7 @@ def check_replay(model: ModelProto, evaluate: Evaluate, lower: Tensor, upper: Te
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    x = lower.reshape(1, -1) + torch.rand(20, lower.numel()) * (upper - lower).reshape(1, -1)
+    x = (lower.reshape(1, -1) + torch.rand(20, lower.numel()) * (upper - lower).reshape(1, -1)).float()
     with torch.no_grad():
         expected = evaluate(x)
     for point, y in zip(x, expected, strict=True):

@@ -11,6 +11,7 @@ turn to the side away from the intruder's pass, strongly if the miss distance is
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def evaluate(net: nn.Sequential, x: Tensor) -> Tensor:
 def claims() -> list[Claim]:
     """What is asked about the network."""
     left = [largest(WEAK_LEFT, 5), largest(STRONG_LEFT, 5)]
-    box = torch.tensor
+    box = partial(torch.tensor, dtype=torch.float64)
     return [
         Claim(
             "behind_is_clear.vnnlib",
