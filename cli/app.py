@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App, ArgumentCollection, Parameter
+from cyclopts.config import Env, Toml
 
 from cli.errors import UsageError
 from cli.options import Options
@@ -25,15 +25,22 @@ _ABOUT = """Verify a neural network: a model and a property in, a verdict that w
 - `verify INSTANCES.csv --results results.csv`: a batch; continues where it was interrupted
 """
 
+_ENVIRONMENT = Env("VERIF_", command=False, show=False)
+
+
+def _settings(called: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Flags of the ordinary command from the environment, then from verify.toml; sub-commands take none."""
+    if not commands:
+        _ENVIRONMENT(called, commands, arguments)
+        Toml("verify.toml", must_exist=False)(called, commands, arguments)
+
+
 app = App(
     name="verify",
     help=_ABOUT,
     version=__version__,
     version_flags=["--version"],
-    config=[
-        cyclopts.config.Env("VERIF_", command=False, show=False),
-        cyclopts.config.Toml("verify.toml", must_exist=False, use_commands_as_keys=False),
-    ],
+    config=_settings,
     usage="Usage: verify FILE [PROPERTY] [FLAGS]",
     help_epilogue=(
         "Every flag may also come from verify.toml (timeout = 60) or the environment (VERIF_TIMEOUT=60); the command "
