@@ -6,7 +6,7 @@ Shape letters: B sets, n input numbers, S rows (or points) per set.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -165,11 +165,11 @@ class Ball:
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
         """Uniform points (B, count, n)."""
         batch, n = self.center.shape
-        like = {"dtype": self.center.dtype, "device": self.center.device}
+        like: dict[str, Any] = {"dtype": self.center.dtype, "device": self.center.device}
         unit = torch.rand(batch, count, n, generator=generator, **like)
         if self.norm == 2:
             unit = torch.randn(batch, count, n, generator=generator, **like)
-            share = torch.rand(batch, count, 1, generator=generator, **like) ** (1 / n)
+            share = torch.rand(batch, count, 1, generator=generator, **like).pow(1 / n)
             unit = share * unit / _norm(unit, 2).unsqueeze(-1)
         elif self.norm == 1:  # exponential spacings are uniform on a simplex; the last one is the distance to the rim
             spacing = torch.rand(batch, count, n + 1, generator=generator, **like).clamp(min=1e-30).log().neg()
@@ -274,7 +274,8 @@ def _dot(rows: Tensor, points: Tensor) -> Tensor:
 
 def _norm(values: Tensor, norm: float) -> Tensor:
     """Norm over the last axis."""
-    return torch.linalg.vector_norm(values, norm, dim=-1)
+    length: Tensor = torch.linalg.vector_norm(values, norm, dim=-1)
+    return length
 
 
 def _round_down(values: Tensor, dtype: torch.dtype) -> Tensor:

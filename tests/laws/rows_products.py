@@ -1,0 +1,20 @@
+"""Rows of products, maxima, normalisers and selections."""
+
+from __future__ import annotations
+
+from tests.laws.table import Input, Row
+
+_ANY = Input((2, 3))
+_POSITIVE = Input((2, 3), lower=0.05, scale=2.0)
+
+ROWS = [
+    Row("mul", (_ANY, _ANY)),
+    Row("mul", (Input((2, 1)), Input((1, 3))), note="broadcast"),
+    Row("div", (_ANY, _POSITIVE)),
+    Row("div", (_POSITIVE, _POSITIVE), note="positive"),
+    Row("div", (_ANY, Input((1, 3), upper=-0.05, scale=2.0)), note="negative"),
+    Row("div", (_ANY, Input((2, 1), kinks=(0.0,))), note="crossing"),
+    Row("matmul", (_ANY, Input((3, 2)))),
+    Row("matmul", (Input((2, 3, 2)), Input((1, 2, 4))), note="broadcast"),
+    Row("matmul", (Input((2, 3, 4), lower=0, upper=1), Input((2, 4, 2))), note="attention"),
+]
