@@ -3,3 +3,4 @@
 from relaxations.rule import (
     RULES as RULES, Affine as Affine, Call as Call, Interval as Interval, Relaxation as Relaxation, Rule as Rule,
 )
+from relaxations import scalar as scalar

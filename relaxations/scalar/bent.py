@@ -1,0 +1,86 @@
+"""Two half-lines that meet in the origin, x for x >= 0 and a x for x < 0: ReLU and its family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from relaxations.rule import Call, Interval, rule
+from relaxations.scalar.lines import ScalarLines
+from relaxations.scalar.rule import ScalarRule
+
+_SLOPES = {"relu": 0.0, "abs": -1.0}
+
+
+@rule("relu", "leaky_relu", "prelu", "abs")
+class BentRule(ScalarRule):
+    """One line is the chord; the other goes through the origin with one of the two slopes, whichever leaves less area.
+
+    For ReLU these are the lines of CROWN with its adaptive lower slope (Zhang et al. 2018, section 3.3).
+    Values are kept as differences of slopes times x, so that intercepts have a relative error and zero stays zero.
+    """
+
+    ulps = 1.0
+    turns = (0.0,)
+
+    def slope(self, call: Call) -> Tensor | float:
+        """The slope a left of the origin; a tensor broadcasts to one sample."""
+        fixed = _SLOPES.get(call.node.op)
+        found: Tensor | float = {**call.attrs, **call.params}["slope"] if fixed is None else fixed
+        return found
+
+    def noise(self, x: Tensor, value: Tensor) -> Tensor:
+        """Only a x is rounded."""
+        return torch.where(x < 0, value.abs() * torch.finfo(value.dtype).eps, 0)
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries that can have either sign."""
+        (box,) = inputs
+        return ((box.lower < 0) & (box.upper > 0),)
+
+    def lines(self, call: Call, box: Interval) -> ScalarLines:
+        """Chord and adaptive line."""
+        a = self.slope(call)
+        info = torch.finfo(box.lower.dtype)
+        left, right = box.lower.clamp(max=0), box.upper.clamp(min=0)
+        share = right / (right - left).clamp(min=info.tiny)
+        chord = a + (1 - a) * share
+        ends = (a - chord) * left, (1 - chord) * right
+        convex = a <= 1
+        if isinstance(convex, Tensor):
+            bias = torch.where(convex, ends[0].maximum(ends[1]), ends[0].minimum(ends[1]))
+        else:
+            bias = ends[0].maximum(ends[1]) if convex else ends[0].minimum(ends[1])
+        bias = bias * (1 + 2 * info.eps)
+        known = bias.isfinite()
+        if not bool(known.all()):
+            low, high = self.interval(call, [box])
+            convex = torch.as_tensor(convex, device=bias.device)
+            chord, bias = torch.where(known, chord, 0), torch.where(known, bias, torch.where(convex, high, low))
+        flat = torch.where(box.upper > -box.lower, 1.0, torch.as_tensor(a, dtype=bias.dtype, device=bias.device))
+        if isinstance(convex, Tensor):
+            zero = torch.zeros_like(bias)
+            return ScalarLines(
+                torch.where(convex, flat, chord),
+                torch.where(convex, zero, bias),
+                torch.where(convex, chord, flat),
+                torch.where(convex, bias, zero),
+            )
+        return ScalarLines(flat, None, chord, bias) if convex else ScalarLines(chord, bias, flat, None)
+
+    def lines_at(self, call: Call, box: Interval, lower_slope: Tensor, upper_slope: Tensor) -> ScalarLines:
+        """Intercepts from the two ends and the origin, where it is inside."""
+        lower_bias = self._intercept(call, box, lower_slope, -1)
+        upper_bias = self._intercept(call, box, upper_slope, 1)
+        return self.guarded(call, box, ScalarLines(lower_slope, lower_bias, upper_slope, upper_bias))
+
+    def _intercept(self, call: Call, box: Interval, k: Tensor, side: int) -> Tensor:
+        """The largest (side 1) or smallest (side -1) value of f(x) - k x over the box, rounded outward."""
+        a = self.slope(call)
+        ends = [torch.where(x < 0, (a - k) * x, (1 - k) * x) * side for x in box]
+        best = ends[0].maximum(ends[1])
+        best = torch.where((box.lower < 0) & (box.upper > 0), best.clamp(min=0), best)
+        eps = torch.finfo(best.dtype).eps
+        return side * (best + best.abs() * (2 * eps))

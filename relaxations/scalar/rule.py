@@ -1,0 +1,106 @@
+"""What every rule of a scalar op shares: exact intervals, and lines by default or of any given slopes.
+
+Rounding. Values of f are assumed to be within `ulps` units in the last place of the true ones (4 for what the math
+library computes, 0 for comparisons and selections); intervals and intercepts are moved outward by that much, plus the
+rounding of the products and sums that make an intercept.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from relaxations.rule import Call, Interval, Rule
+from relaxations.scalar.lines import ScalarLines
+
+
+class ScalarRule(Rule):
+    """Base of the rules of scalar ops.
+
+    `ulps`: error of f in units in the last place; `image`: values that f cannot leave; `turns`: where f changes
+    between rising and falling (f must be continuous unless `interval` is overridden).
+    """
+
+    ulps: float = 4.0
+    image: tuple[float, float] = (-math.inf, math.inf)
+    turns: tuple[float, ...] = ()
+
+    def f(self, call: Call, x: Tensor) -> Tensor:
+        """The op itself, or a more accurate way to compute it."""
+        return call.forward(x)
+
+    def noise(self, x: Tensor, value: Tensor) -> Tensor:
+        """A bound on the error of `value` as f(x)."""
+        info = torch.finfo(value.dtype)
+        return value.abs() * (self.ulps * info.eps) + (info.tiny if self.ulps else 0.0)
+
+    def valid(self, call: Call, box: Interval) -> Tensor | None:
+        """Boxes on which f is defined and continuous (bool, (B, *N)); None: all."""
+        return None
+
+    def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
+        """The exact range, rounded outward; infinite where the box leaves the op's domain."""
+        (box,) = inputs
+        points = [box.lower, box.upper, *(torch.full_like(box.lower, t).clamp(*box) for t in self.turns)]
+        values = [self._limit(call, x) for x in points]
+        noises = [self.noise(x, v) for x, v in zip(points, values, strict=True)]
+        lows = [v - e for v, e in zip(values, noises, strict=True)]
+        highs = [v + e for v, e in zip(values, noises, strict=True)]
+        low, high = lows[0], highs[0]
+        for x, y in zip(lows[1:], highs[1:], strict=True):
+            low, high = low.minimum(x), high.maximum(y)
+        valid = self.valid(call, box)
+        if valid is not None:
+            low, high = torch.where(valid, low, -math.inf), torch.where(valid, high, math.inf)
+        low, high = torch.where(low.isnan(), -math.inf, low), torch.where(high.isnan(), math.inf, high)
+        return Interval(low.clamp(*self.image), high.clamp(*self.image))
+
+    def _limit(self, call: Call, x: Tensor) -> Tensor:
+        """f(x), also at infinity, where forms like 0 times infinity are computed at the last finite number."""
+        value = self.f(call, x)
+        lost = value.isnan() & x.isinf()
+        if not bool(lost.any()):
+            return value
+        largest = torch.finfo(x.dtype).max
+        return torch.where(lost, self.f(call, x.clamp(-largest, largest)), value)
+
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> ScalarLines:
+        """The default lines."""
+        return self.lines(call, inputs[0])
+
+    @abstractmethod
+    def lines(self, call: Call, box: Interval) -> ScalarLines:
+        """The lower and the upper line of least area between them and f."""
+
+    @abstractmethod
+    def lines_at(self, call: Call, box: Interval, lower_slope: Tensor, upper_slope: Tensor) -> ScalarLines:
+        """The tightest lines of the given slopes; any slopes are sound, and gradients flow to them."""
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries whose interval has a width: a curved function gains from any tightening."""
+        (box,) = inputs
+        size = box.lower.abs().maximum(box.upper.abs())
+        return (box.width > torch.finfo(size.dtype).eps ** 0.5 * (1 + size),)
+
+    def guarded(self, call: Call, box: Interval, lines: ScalarLines) -> ScalarLines:
+        """`lines` where they are finite, elsewhere the constant lines of the interval."""
+        fields = (lines.lower_slope, lines.lower_bias, lines.upper_slope, lines.upper_bias)
+        good = (box.lower - box.lower == 0) & (box.upper - box.upper == 0)
+        for part in fields:
+            good = good if part is None else good & part.isfinite()
+        valid = self.valid(call, box)
+        good = good if valid is None else good & valid
+        if bool(good.all()):
+            return lines
+        low, high = self.interval(call, [box])
+        zero = torch.zeros_like(low)
+        return ScalarLines(
+            torch.where(good, lines.lower_slope, zero),
+            torch.where(good, zero if lines.lower_bias is None else lines.lower_bias, low),
+            torch.where(good, lines.upper_slope, zero),
+            torch.where(good, zero if lines.upper_bias is None else lines.upper_bias, high),
+        )
