@@ -6,14 +6,17 @@ Shape letters: D regions, n input numbers, M atoms, C clauses, K atoms in a clau
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphs import Graph
+from verif import floats
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,39 @@ class Network:
     name: str
     graph: Graph
     source: Path | Any
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A name that a property gives to a value of a network.
+
+    `value` is the value's name in the network's graph, `origin` its name in the user's model; `kind` is "input",
+    "hidden" or "output"; `dtype` is the element type of the model. In VNN-LIB 1.0 several variables are called X (or
+    Y) and their numbering runs on from one to the next.
+    """
+
+    name: str
+    network: str
+    value: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    origin: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def key(self) -> str:
+        """The name in `Property.gather` and among the inputs of `Property.atoms`."""
+        return key(self.network, self.value)
+
+
+def key(network: str, value: str) -> str:
+    """The name of a network's value within a property: "<network>.<value>" ("<value>" if the network has no name)."""
+    return f"{network}.{value}" if network else value
 
 
 @dataclass(frozen=True)
@@ -43,10 +79,13 @@ class Property:
 
     All networks' inputs are gathered from one flat point z of n numbers: `gather[name]` has the input's shape and
     holds positions in z (equal inputs of two networks share positions). `atoms` is a graph whose inputs are named
-    "<network>.<input>" and "<network>.<output>" (those it needs) and whose single output is (M,).
-    A region is a box of z, lower <= z <= upper, each (D, n) float64. Region d is unsafe where for every factor f
-    at least one clause in clauses[spans[d, f, 0] : spans[d, f, 1]] is satisfied; spans (D, F, 2) int64.
+    "<network>.<input>" and "<network>.<output>" (those it needs, see `key`) and whose single output is (M,).
+    A region is a box of z, lower <= z <= upper, each (D, n) float64, as the decimals of the property say; where
+    `open_lower` or `open_upper` (D, n bool; None: nowhere) is true the end itself does not belong to it. Region d is
+    unsafe where for every factor f at least one clause in clauses[spans[d, f, 0] : spans[d, f, 1]] is satisfied;
+    spans (D, F, 2) int64, F >= 1.
     `norm` and `radius` (D,), `center` (D, n): when given the region is also inside that ball.
+    `variables` are the property's own names, inputs first, in the order of declaration.
     """
 
     gather: Mapping[str, Tensor]
@@ -59,6 +98,9 @@ class Property:
     center: Tensor | None = None
     radius: Tensor | None = None
     norm: float = float("inf")
+    variables: tuple[Variable, ...] = ()
+    open_lower: Tensor | None = None
+    open_upper: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,3 +110,52 @@ class Query:
     graph: Graph
     networks: tuple[Network, ...]
     property: Property
+
+    def outer(self) -> tuple[Tensor, Tensor]:
+        """Boxes that a proof must cover, lower and upper (D, n) float64.
+
+        A model takes only numbers of its own type. Where an interval of decimals has none of them inside (an input
+        fixed to 0.1), the nearest one stands for it, and the box is the hull of the decimals and of that number.
+        """
+        return self._boxes[:2]
+
+    def inner(self) -> tuple[Tensor, Tensor]:
+        """Boxes for the search: the outer ones rounded inwards, so that both ends are numbers of the model's type.
+
+        Every number of that type between the ends lies in the outer box; lower <= upper always. (D, n) float64.
+        """
+        return self._boxes[2:]
+
+    @cached_property
+    def _boxes(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return floats.boxes(self.property.lower, self.property.upper, self.dtypes())
+
+    def dtypes(self) -> dict[str, Tensor]:
+        """Positions of z by the element type of the model inputs that read them."""
+        found: dict[str, list[Tensor]] = {}
+        for network in self.networks:
+            for name in network.graph.inputs:
+                dtype = str(network.graph[name].attrs.get("dtype", "float32"))
+                found.setdefault(dtype, []).append(self.property.gather[key(network.name, name)].reshape(-1))
+        return {dtype: torch.cat(positions).unique() for dtype, positions in found.items()}
+
+
+Source = str | Path | Graph | Network
+
+
+def compile_query(
+    property: str | Path | Property, networks: Source | Mapping[str, Source] | Sequence[tuple[str, Source]]
+) -> Query:
+    """Read a property (a VNN-LIB file) and the networks (ONNX files or graphs), by name, and join them.
+
+    With one network its name does not matter. Raises PropertyError where they do not fit each other.
+    """
+    from verif.compose import compose
+    from verif.networks import Networks
+
+    given = Networks.of(networks)
+    if isinstance(property, Property):
+        return compose(property, given.all())
+    from verif.vnnlib import read
+
+    return compose(*read(Path(property), given))
