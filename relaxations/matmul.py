@@ -5,6 +5,7 @@ Shape letters: B boxes, S rows, L leading axes; x (B, *L, i, k), y (B, *L, k, j)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -12,8 +13,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from relaxations.planes import ConstantPlanes, Shapes, any_broadcast, offset, shapes_of, signs, unbroadcast
-from relaxations.products import middle, mccormick, product_interval
+from relaxations.planes import (
+    ConstantPlanes,
+    Shapes,
+    any_broadcast,
+    common_shape,
+    offset,
+    shapes_of,
+    signs,
+    unbroadcast,
+)
+from relaxations.products import mccormick, middle, product_interval
 from relaxations.rule import Affine, Call, Interval, Relaxation, Rule, rule
 
 TRIPLES = 1 << 24  # most products x[i, k] y[k, j] that a relaxation stores planes for; beyond, planes by midpoints
@@ -30,8 +40,8 @@ def _mul(left: Tensor, right: Tensor) -> Tensor:
 class MatmulRelaxation(Relaxation):
     """Planes for x[i, k] y[k, j] summed over k.
 
-    `planes` (each (B, *L, i, k, j)): slopes of x below, of y below, of x above, of y above; empty where they would be too
-    many. Then all slopes are midpoints, dx dy is within the product of the radii, and only matrix products are needed.
+    `planes` (each (B, *L, i, k, j)): slopes of x below, of y below, of x above, of y above; empty where there would
+    be too many. Then all slopes are midpoints, |dx dy| <= rx ry, and only matrix products are needed.
     `lower`, `upper` (B, *L, i, j) are the planes' biases.
     """
 
@@ -107,9 +117,8 @@ def _triples(x: Interval, y: Interval, start: int, stop: int) -> tuple[Interval,
 
 
 def _count(x: Interval, y: Interval) -> int:
-    return torch.broadcast_shapes(x.lower.shape[:-2], y.lower.shape[:-2]).numel() * (
-        x.lower.shape[-2] * x.lower.shape[-1] * y.lower.shape[-1]
-    )
+    lead = common_shape([x.lower.shape[:-2], y.lower.shape[:-2]])
+    return math.prod((*lead, *x.lower.shape[-2:], y.lower.shape[-1]))
 
 
 @rule("matmul")

@@ -7,7 +7,7 @@ Shape letters: B boxes, S rows, N one node's shape, K input dimensions of forwar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,16 @@ def shapes_of(inputs: Sequence[Interval]) -> Shapes:
     return tuple(tuple(i.lower.shape[1:]) for i in inputs)
 
 
+def common_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The shape that shapes of equal rank broadcast to."""
+    return tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+
+
+def flat(values: Tensor, lead: int) -> Tensor:
+    """All axes after the first `lead` joined; one of size 1 where there are none."""
+    return values.reshape(*values.shape[:lead], -1)
+
+
 def signs(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Positive and negative part: rows = positive + negative."""
     return rows.clamp(min=0), rows.clamp(max=0)
@@ -32,7 +42,7 @@ def offset(positive: Tensor, negative: Tensor, lower: Tensor, upper: Tensor) -> 
     """positive . lower + negative . upper over all of N: rows (B, S, *N), biases (B, *N), to (B, S)."""
 
     def dot(rows: Tensor, values: Tensor) -> Tensor:
-        return torch.matmul(rows.flatten(2), values.flatten(1).unsqueeze(-1)).squeeze(-1)
+        return torch.matmul(flat(rows, 2), flat(values, 1).unsqueeze(-1)).squeeze(-1)
 
     good_lower, good_upper = lower.isfinite(), upper.isfinite()
     if good_lower.all() and good_upper.all():
@@ -170,6 +180,23 @@ class Picks(Relaxation):
         upper = (self.upper_index, self.upper_slope, -self.upper_bias)
         return Picks(*upper, self.lower_index, self.lower_slope, -self.lower_bias, self.shapes)
 
+    def or_constant(self, hull: Interval) -> Picks:
+        """The lines where they are finite, else the ends of the output's interval."""
+        good_low, good_high = (
+            slope.isfinite() & bias.isfinite() & end.isfinite()
+            for slope, bias, end in (
+                (self.lower_slope, self.lower_bias, hull.lower),
+                (self.upper_slope, self.upper_bias, hull.upper),
+            )
+        )
+        return replace(
+            self,
+            lower_slope=torch.where(good_low, self.lower_slope, 0),
+            lower_bias=torch.where(good_low, self.lower_bias, hull.lower),
+            upper_slope=torch.where(good_high, self.upper_slope, 0),
+            upper_bias=torch.where(good_high, self.upper_bias, hull.upper),
+        )
+
     def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Each row entry is added to the input entry that its side picks."""
         positive, negative = signs(rows)
@@ -180,15 +207,15 @@ class Picks(Relaxation):
             (positive, self.lower_index, self.lower_slope),
             (negative, self.upper_index, self.upper_slope),
         ):
-            values = (part * slope.unsqueeze(1)).flatten(2)
-            pulled = pulled.scatter_add(2, index.flatten(1).unsqueeze(1).expand_as(values), values)
+            values = flat(part * slope.unsqueeze(1), 2)
+            pulled = pulled.scatter_add(2, flat(index, 1).unsqueeze(1).expand_as(values), values)
         parts = torch.split(pulled, sizes, 2)
         return tuple(p.reshape(*bias.shape, *shape) for p, shape in zip(parts, self.shapes, strict=True)), bias
 
     def push(self, inputs: Sequence[Affine]) -> Affine:
         """Gather the picked entries' bounds."""
         low_slope, low_bias, high_slope, high_bias = (
-            torch.cat([part.flatten(depth) for part in parts], depth)
+            torch.cat([flat(part, depth) for part in parts], depth)
             for depth, parts in zip((2, 1, 2, 1), zip(*inputs, strict=True), strict=True)
         )
         below = _gather(low_slope, low_bias, self.lower_index, self.lower_slope, self.lower_bias)
@@ -199,7 +226,7 @@ class Picks(Relaxation):
 def _gather(slopes: Tensor, biases: Tensor, index: Tensor, slope: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     batch, k = slopes.shape[:2]
     index = index.expand(batch, *index.shape[1:])
-    flat = index.flatten(1)
-    picked = slopes.gather(2, flat.unsqueeze(1).expand(-1, k, -1)).reshape(batch, k, *index.shape[1:])
-    level = biases.gather(1, flat).reshape(index.shape)
+    places = flat(index, 1)
+    picked = slopes.gather(2, places.unsqueeze(1).expand(-1, k, -1)).reshape(batch, k, *index.shape[1:])
+    level = biases.gather(1, places).reshape(index.shape)
     return picked * slope.unsqueeze(1), torch.where(slope == 0, bias, level * slope + bias)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from relaxations.planes import Plane, Planes, any_broadcast, shapes_of
+from relaxations.planes import Plane, Planes, any_broadcast, common_shape, shapes_of
 from relaxations.rule import Call, Interval, Rule, rule
 
 
@@ -63,7 +63,7 @@ def mccormick(x: Interval, y: Interval) -> tuple[Plane, Plane]:
 
 def full(inputs: Sequence[Interval]) -> list[Interval]:
     """The intervals, repeated to their common shape."""
-    shape = torch.broadcast_shapes(*(i.lower.shape for i in inputs))
+    shape = common_shape([i.lower.shape for i in inputs])
     return [Interval(i.lower.expand(shape), i.upper.expand(shape)) for i in inputs]
 
 

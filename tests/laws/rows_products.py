@@ -17,4 +17,23 @@ ROWS = [
     Row("matmul", (_ANY, Input((3, 2)))),
     Row("matmul", (Input((2, 3, 2)), Input((1, 2, 4))), note="broadcast"),
     Row("matmul", (Input((2, 3, 4), lower=0, upper=1), Input((2, 4, 2))), note="attention"),
+    Row("maximum", (_ANY, _ANY)),
+    Row("maximum", (Input((2, 1)), Input((1, 3))), note="broadcast"),
+    Row("minimum", (_ANY, _ANY)),
+    Row("minimum", (Input((2, 1)), _ANY), note="broadcast"),
+    Row("reduce_max", (Input((2, 3, 4)),), attrs={"axes": (0, 2), "keepdims": True}),
+    Row("reduce_max", (Input((2, 1)),), attrs={"axes": (1,)}, note="one"),
+    Row("reduce_min", (Input((5,)),), attrs={"axes": (0,)}),
+    Row("reduce_min", (Input((2, 3, 4)),), attrs={"axes": (1,)}, note="middle"),
+    Row(
+        "max_pool",
+        (Input((1, 2, 5, 6)),),
+        attrs={"kernel": (3, 2), "stride": (2, 2), "padding": (1, 0), "dilation": (1, 1)},
+    ),
+    Row(
+        "max_pool",
+        (Input((2, 1, 7)),),
+        attrs={"kernel": (2,), "stride": (2,), "padding": (0, 1), "dilation": (2,)},
+        note="dilated",
+    ),
 ]
