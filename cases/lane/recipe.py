@@ -1,6 +1,6 @@
 """A car that keeps its lane: a tanh controller in a loop with unicycle dynamics, unrolled into one graph.
 
-State: lateral offset y (m), heading psi (rad), speed v (m/s), and the distance s (m) gone along the lane. The controller
+State: lateral offset y (m), heading psi (rad), speed v (m/s), and distance s (m) gone along the lane. The controller
 sees (y, psi, v) and gives a turn rate and an acceleration, which the actuators limit by a tanh. One step of DT seconds:
 
     s += DT v cos(psi)    y += DT v sin(psi)    psi += DT turn    v += DT accel
