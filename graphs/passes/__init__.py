@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from graphs.ir import Graph
+from graphs.passes.composites import recognise_composites
 from graphs.passes.dead import drop_dead
+from graphs.passes.fuse import fuse_affine
+from graphs.passes.identity import drop_identities
+from graphs.passes.merge import merge_equal
 
 
 def simplify(graph: Graph) -> Graph:
-    """All passes, in the order in which they help one another."""
+    """All passes, in the order in which they help one another. The outputs keep their names."""
+    graph = merge_equal(drop_identities(drop_dead(graph)))
+    graph = drop_dead(recognise_composites(graph))
+    graph = drop_identities(fuse_affine(graph))
     return drop_dead(graph)

@@ -1,0 +1,130 @@
+"""Functions of one number that a graph computes in several steps (GELU, SiLU, mish...).
+
+Exports write these in many ways (factors of 1/2 before, after or inside). So the steps are not matched one by one: the
+part of the graph between a value and its elementwise function is run on a grid, and compared with the known functions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphs.ir import INPUT, Graph, Node
+from graphs.ops import OPS, Kind
+from graphs.passes.rewrite import Sweep, rewrite
+
+ARITHMETIC = {"mul", "div", "add", "sub", "scale", "shift", "square", "power", "neg"}
+LARGEST = 12  # nodes in one function
+
+# by the nonlinear ops in it: the op it may be, and that op's own factor on the argument of the nonlinear one
+KNOWN: dict[frozenset[str], tuple[str, float]] = {
+    frozenset({"erf"}): ("gelu", math.sqrt(0.5)),
+    frozenset({"sigmoid"}): ("silu", 1.0),
+    frozenset({"tanh"}): ("gelu_tanh", 0.0),
+    frozenset({"clip"}): ("hard_swish", 0.0),
+    frozenset({"softplus", "tanh"}): ("mish", 0.0),
+    frozenset({"exp", "log", "tanh"}): ("mish", 0.0),
+    frozenset({"exp", "log"}): ("softplus", 0.0),
+    frozenset({"abs"}): ("softsign", 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Region:
+    """The nodes, in order, that compute an elementwise function of one value."""
+
+    source: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def nonlinear(self) -> frozenset[str]:
+        return frozenset(node.op for node in self.nodes) - ARITHMETIC
+
+
+def recognise_functions(graph: Graph) -> Graph:
+    """Each such part as one node (with a factor before or after it where there is one)."""
+    double = any(graph[name].attrs.get("dtype") == "float64" for name in graph.inputs)
+    tolerance = 1e-12 if double else 1e-7  # float32 models hold rounded constants
+
+    def rule(sweep: Sweep, node: Node) -> str | None:
+        if node.op not in ("mul", "div", "log", "scale"):
+            return None
+        region = _region(sweep, node)
+        known = region and KNOWN.get(region.nonlinear)
+        if region is None or known is None:
+            return None
+        found = _match(sweep, region, known, tolerance)
+        return None if found is None else _emit(sweep, node, region.source, known[0], found)
+
+    return rewrite(graph, rule)
+
+
+def _elementwise(sweep: Sweep, node: Node) -> bool:
+    """Whether an op acts on each entry alone, the same way on all."""
+    if node.op == INPUT or not (node.op in ARITHMETIC or OPS[node.op].kind is Kind.SCALAR):
+        return False
+    return all(p.numel() == 1 for p in sweep.params(node).values()) and all(
+        sweep.node(name).shape == node.shape for name in node.inputs
+    )
+
+
+def _region(sweep: Sweep, sink: Node) -> Region | None:
+    """Walk back from the sink, always over the value computed last, until all paths meet in one value."""
+    order = {name: i for i, name in enumerate(sweep.builder.nodes)}
+    nodes, frontier = [sink], set(sink.inputs)
+    if not _elementwise(sweep, sink):
+        return None
+    while len(frontier) > 1 or not any(len(set(node.inputs)) > 1 or node.op == "log" for node in nodes[-1:] + nodes):
+        node = sweep.node(max(frontier, key=order.__getitem__))
+        if len(nodes) == LARGEST or not _elementwise(sweep, node):
+            return None
+        nodes.append(node)
+        frontier = (frontier - {node.name}) | set(node.inputs)
+    (source,) = frontier
+    return Region(source, tuple(reversed(nodes)))
+
+
+def _run(sweep: Sweep, region: Region, x: Tensor) -> dict[str, Tensor]:
+    """Values of the region's nodes on a grid (G,) of values of its source; also what the nonlinear one reads."""
+    values = {region.source: x}
+    for node in region.nodes:
+        params = {role: p.double().reshape(()) for role, p in sweep.params(node).items()}
+        values[node.name] = OPS[node.op].forward(*(values[name] for name in node.inputs), **params, **node.attrs)
+    return values
+
+
+def _match(sweep: Sweep, region: Region, known: tuple[str, float], tolerance: float) -> tuple[float, float] | None:
+    """(s, k) such that the region is k f(s x), or None."""
+    grid = torch.cat([torch.linspace(-30, 30, 1201), torch.linspace(-1, 1, 101)]).double()
+    values = _run(sweep, region, grid)
+    y = values[region.nodes[-1].name]
+    op, inner = known
+    scale = 1.0
+    if inner:
+        reader = next(node for node in region.nodes if node.op not in ARITHMETIC)
+        scale = float(_run(sweep, region, torch.ones(1).double())[reader.inputs[0]]) / inner
+    if not math.isfinite(scale) or scale == 0.0:
+        return None
+    expected = OPS[op].forward(grid * scale)
+    factor = float(y[1200] / expected[1200]) if scale > 0 else float(y[0] / expected[0])
+    for k in (1.0, factor):  # exactly 1 where that is within rounding
+        if bool(((y - k * expected).abs() <= tolerance * abs(k) * expected.abs().clamp(min=1.0)).all()):
+            return scale, k
+    return None
+
+
+def _emit(sweep: Sweep, node: Node, source: str, op: str, found: tuple[float, float]) -> str:
+    scale, factor = found
+    add = sweep.builder.add
+    exact = abs(scale - 1.0) < 1e-7
+    if not exact:
+        source = add("scale", [source], {"factor": torch.tensor(scale).double()}, origin=node.origin)
+        sweep.uses[source] = 1
+    if factor == 1.0:
+        return add(op, [source], name=node.name, origin=node.origin)
+    source = add(op, [source], origin=node.origin)
+    sweep.uses[source] = 1
+    return add("scale", [source], {"factor": torch.tensor(factor).double()}, name=node.name, origin=node.origin)

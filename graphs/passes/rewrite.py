@@ -1,0 +1,69 @@
+"""The loop that passes share: one sweep in topological order in which a rule may replace each node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from graphs.ir import INPUT, Graph, GraphBuilder, Node
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a rule sees: the graph built so far, the old readers of each value, and how often new values are read."""
+
+    builder: GraphBuilder
+    old: Graph
+    readers: dict[str, list[Node]]
+    uses: dict[str, int]
+
+    def node(self, name: str) -> Node:
+        """A node of the new graph."""
+        return self.builder.nodes[name]
+
+    def only_reader(self, name: str) -> bool:
+        """Whether a new value has one reader (an output counts as one)."""
+        return self.uses[name] == 1
+
+    def params(self, node: Node) -> dict[str, Tensor]:
+        """The constants of a node of the new graph by role."""
+        return {role: self.builder.constants[name] for role, name in node.params.items()}
+
+
+Rule = Callable[[Sweep, Node], str | None]
+
+
+def rewrite(graph: Graph, rule: Rule) -> Graph:
+    """Offer every node (with its inputs already replaced) to `rule`, which returns the name of a value that replaces
+    it, or None to keep it. An output keeps its name: a rule's other name for it is then not taken.
+    """
+    readers = graph.consumers()
+    sweep = Sweep(GraphBuilder(constants=dict(graph.constants)), graph, readers, {})
+    builder, names = sweep.builder, dict[str, str]()
+    for old in graph:
+        node = replace(old, inputs=tuple(names[name] for name in old.inputs))
+        new = None if node.op == INPUT else rule(sweep, node)
+        if new is None or (node.name in graph.outputs and new != node.name):
+            builder.nodes[node.name] = node
+            builder.inputs += [node.name] if node.op == INPUT else []
+            new = node.name
+        names[old.name] = new
+        count = len(readers[old.name]) + graph.outputs.count(old.name)
+        sweep.uses[new] = sweep.uses.get(new, 0) + count
+    return builder.build(graph.outputs)
+
+
+def rename(graph: Graph, names: dict[str, str]) -> Graph:
+    """Other names for values."""
+    nodes = {
+        names.get(node.name, node.name): replace(
+            node,
+            name=names.get(node.name, node.name),
+            inputs=tuple(names.get(name, name) for name in node.inputs),
+        )
+        for node in graph
+    }
+    inputs, outputs = (tuple(names.get(name, name) for name in group) for group in (graph.inputs, graph.outputs))
+    return Graph(nodes, inputs, outputs, graph.constants)
