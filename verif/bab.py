@@ -88,8 +88,9 @@ class Search:
         worst = self.table.worst(gaps)
         plain = self.table.worst(self.table.gaps(result.lower, batch.region)[0])
         refuted = worst > 0
-        for index in ((~refuted & (plain > 0)).nonzero()[:, 0]).split(64):
-            refuted[index] = self.confirm(batch.where(index))
+        close = (~refuted & (plain > 0)).nonzero()[:, 0]
+        if len(close):
+            refuted[close] = self.confirm(batch.where(close))
         self.done += len(batch)
         self.proved += float(batch.share[refuted].sum())
         if bool(refuted.any()):
