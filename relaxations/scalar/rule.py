@@ -53,11 +53,10 @@ class ScalarRule(Rule):
         low, high = lows[0], highs[0]
         for x, y in zip(lows[1:], highs[1:], strict=True):
             low, high = low.minimum(x), high.maximum(y)
-        valid = self.valid(call, box)
-        if valid is not None:
-            low, high = torch.where(valid, low, -math.inf), torch.where(valid, high, math.inf)
-        low, high = torch.where(low.isnan(), -math.inf, low), torch.where(high.isnan(), math.inf, high)
-        return Interval(low.clamp(*self.image), high.clamp(*self.image))
+        low, high = low.clamp(*self.image), high.clamp(*self.image)
+        lost, valid = low.isnan() | high.isnan(), self.valid(call, box)
+        lost = lost if valid is None else lost | ~valid
+        return Interval(torch.where(lost, -math.inf, low), torch.where(lost, math.inf, high))
 
     def _limit(self, call: Call, x: Tensor) -> Tensor:
         """f(x), also at infinity, where forms like 0 times infinity are computed at the last finite number."""
@@ -86,14 +85,17 @@ class ScalarRule(Rule):
         size = box.lower.abs().maximum(box.upper.abs())
         return (box.width > torch.finfo(size.dtype).eps ** 0.5 * (1 + size),)
 
+    def known(self, call: Call, box: Interval) -> Tensor:
+        """Entries with finite ends in the op's domain."""
+        finite, valid = box.lower.isfinite() & box.upper.isfinite(), self.valid(call, box)
+        return finite if valid is None else finite & valid
+
     def guarded(self, call: Call, box: Interval, lines: ScalarLines) -> ScalarLines:
         """`lines` where they are finite, elsewhere the constant lines of the interval."""
         fields = (lines.lower_slope, lines.lower_bias, lines.upper_slope, lines.upper_bias)
-        good = (box.lower - box.lower == 0) & (box.upper - box.upper == 0)
+        good = self.known(call, box)
         for part in fields:
             good = good if part is None else good & part.isfinite()
-        valid = self.valid(call, box)
-        good = good if valid is None else good & valid
         if bool(good.all()):
             return lines
         low, high = self.interval(call, [box])
