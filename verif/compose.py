@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphs import Graph, GraphBuilder
 from graphs.ir import INPUT
+from graphs.passes import simplify
 from verif.errors import PropertyError
 from verif.query import Network, Property, Query, key
 
@@ -39,7 +40,7 @@ def compose(property: Property, networks: Sequence[Network]) -> Query:
         if has != wants:
             raise PropertyError("P105", f"the property gives '{name}' the shape {list(wants)}, it is {list(has)}")
     atoms = joiner.insert(property.atoms, {name: values[name] for name in property.atoms.inputs}, ATOMS)
-    return replace(query, graph=joiner.builder.build([atoms[property.atoms.outputs[0]]]))
+    return replace(query, graph=simplify(joiner.builder.build([atoms[property.atoms.outputs[0]]])))
 
 
 def _positions(property: Property, network: Network, name: str) -> Tensor:

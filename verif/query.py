@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from graphs import Graph
 from verif import floats
+
+if TYPE_CHECKING:
+    from verif.runners import Runner
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,17 @@ class Query:
     @cached_property
     def _boxes(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return floats.boxes(self.property.lower, self.property.upper, self.dtypes())
+
+    @cached_property
+    def runners(self) -> tuple[Runner, ...]:
+        """For every network a function that runs it where it lives; made on first use (see `verif.runners`)."""
+        from verif.runners import runner
+
+        names: dict[str, list[str]] = {network.name: [] for network in self.networks}
+        for variable in self.property.variables:
+            if variable.kind == "hidden":
+                names[variable.network].append(variable.origin)
+        return tuple(runner(network, names[network.name]) for network in self.networks)
 
     def dtypes(self) -> dict[str, Tensor]:
         """Positions of z by the element type of the model inputs that read them."""
