@@ -19,13 +19,18 @@ from graphs.ops import OPS
 
 @dataclass
 class Context:
-    """One node under conversion. `emit` computes at once where every input is known: that is all constant folding."""
+    """One node under conversion. `emit` computes at once where every input is known: that is all constant folding.
+
+    `places` is shared by the nodes of a model: values that are an index into an axis, and that axis's size.
+    """
 
     builder: GraphBuilder
     node: Any
     opset: int
     label: str
+    graph: Any = None
     folder: Path | None = None
+    places: dict[str, int] = field(default_factory=dict)
     inputs: tuple[Value | None, ...] = ()
     _attrs: dict[str, Any] = field(default_factory=dict)
 

@@ -33,6 +33,7 @@ class Importer:
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     values: dict[str, Value] = field(default_factory=dict)
     origins: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
 
     def run(self, keep: Sequence[str] = ()) -> Graph:
         """The graph, whose outputs are the model's and then the values named in `keep`."""
@@ -100,7 +101,7 @@ class Importer:
     # ---- nodes ----
 
     def _convert(self, node: Any) -> None:
-        ctx = Context(self.builder, node, self.opset, self.label, self.folder)
+        ctx = Context(self.builder, node, self.opset, self.label, self.model.graph, self.folder, self.places)
         function = self._converter(ctx)
         ctx.inputs = tuple(self._value(name, ctx.where) if name else None for name in node.input)
         before = len(self.builder.nodes)

@@ -121,7 +121,7 @@ def _merge_shifts(pair: Pair) -> Fused | None:
 
 def _linear_linear(pair: Pair) -> Fused | None:
     first, second = pair.b["weight"], pair.a["weight"]
-    if second.shape[0] * first.shape[1] > first.numel() + second.numel():
+    if second.shape[0] * first.shape[1] > 1.5 * (first.numel() + second.numel()):  # a bottleneck is worth its node
         return None
     bias = pair.b.get("bias")
     moved = None if bias is None else second @ bias

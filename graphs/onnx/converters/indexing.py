@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphs.onnx import algebra
 from graphs.onnx.context import Context
+from graphs.onnx.converters.dynamic import dynamic_slice
 from graphs.onnx.registry import converter
 from graphs.onnx.values import Constant, Value, Variable
 
@@ -40,9 +41,12 @@ def slice_attributes(ctx: Context, x: Value) -> Value:
 def slice_inputs(
     ctx: Context, x: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None
 ) -> Value:
+    count = math.prod(starts.shape)
+    along = list(range(count)) if axes is None else ctx.ints(axes, "the axes of Slice")
+    strides = [1] * count if steps is None else ctx.ints(steps, "the steps of Slice")
+    if isinstance(starts, Variable) and strides == [1]:
+        return dynamic_slice(ctx, x, starts, ends, ctx.wrap(along[0], len(x.shape)))
     first, last = ctx.ints(starts, "the start of Slice"), ctx.ints(ends, "the end of Slice")
-    along = list(range(len(first))) if axes is None else ctx.ints(axes, "the axes of Slice")
-    strides = [1] * len(first) if steps is None else ctx.ints(steps, "the steps of Slice")
     return _slices(ctx, x, first, last, along, strides)
 
 

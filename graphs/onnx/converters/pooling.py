@@ -45,33 +45,12 @@ def _geometry(ctx: Context, x: Value) -> tuple[list[int], list[int], list[int], 
 
 @converter("MaxPool")
 def max_pool(ctx: Context, x: Value) -> Value:
-    kernel, stride, dilation, (before, after), reached = _geometry(ctx, x)
-    even = before == after and all(0 <= 2 * p <= k for p, k in zip(before, kernel, strict=True))
-    even = even and all(high <= low for low, high in zip(*reached, strict=True))
-    if not even:
-        x = _repeat_border(ctx, x, dilation, reached)
-    return ctx.emit(
-        "max_pool",
-        x,
-        kernel=tuple(kernel),
-        stride=tuple(stride),
-        padding=tuple(before) if even else (0,) * len(kernel),
-        dilation=tuple(dilation),
-    )
-
-
-def _repeat_border(ctx: Context, x: Value, dilation: Sequence[int], pads: Pads) -> Value:
-    """Padding with copies of entries that every window touching them holds anyway, so that no maximum changes."""
-    for axis, (d, low, high) in enumerate(zip(dilation, *pads, strict=True), start=2):
-        n = x.shape[axis]
-        if n < d:
-            raise ctx.unsupported("a dilation is larger than the value")
-        index = torch.arange(-low, n + high)
-        index = torch.where(index < 0, index % d, index)
-        index = torch.where(index >= n, n - 1 - (n - 1 - index) % d, index)
-        if low or high:
-            x = ctx.emit("gather", x, index=index, axis=axis)
-    return x
+    """Padding that differs before and after is given as all begins, then all ends."""
+    kernel, stride, dilation, _, (before, reached) = _geometry(ctx, x)
+    after = [max(n, 0) for n in reached]
+    padding = before if before == after else [*before, *after]
+    settings = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    return ctx.emit("max_pool", x, **{name: tuple(value) for name, value in settings.items()})
 
 
 @converter("AveragePool", since=7)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphs.onnx.context import Context
+from graphs.onnx.converters.dynamic import scatter_places
 from graphs.onnx.converters.indexing import block_positions, element_positions, wrapped
 from graphs.onnx.registry import converter
 from graphs.onnx.values import Constant, Value, Variable
@@ -17,6 +18,11 @@ from graphs.onnx.values import Constant, Value, Variable
 def scatter_nd(ctx: Context, x: Value, index: Value, updates: Value) -> Value:
     _no_reduction(ctx)
     if isinstance(index, Variable):
+        placed = scatter_places(ctx, x, index, updates)
+        if placed is not None:
+            return placed
+        if ctx.places:  # a slice before may be empty, and then nothing is written
+            ctx.known(index, "the index of ScatterND")
         return ctx.emit("scatter_at", ctx.variable(x), ctx.variable(index), ctx.variable(updates)).cast(x.dtype)
     return _scatter(ctx, x, block_positions(index.tensor, x.shape), updates)
 
