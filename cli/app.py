@@ -9,7 +9,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env, Toml
 
 from cli.errors import UsageError
-from cli.options import Options
+from cli.options import Options, parse_networks
 from verif import __version__
 
 _ABOUT = """Verify a neural network: a model and a property in, a verdict that was proved or replayed out.
@@ -50,6 +50,7 @@ app = App(
     default_parameter=Parameter(show_default=False, show_env_var=False),
 )
 
+_Networks = Annotated[tuple[str, ...], Parameter(negative=())]
 _NO_OPTIONS = Options()
 
 
@@ -65,7 +66,7 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
         The property (.vnnlib) that the model should have; the file describes the unsafe set.
     """
     options.check()
-    suffix = first.suffix.lower()
+    suffix = Path(first.name.removesuffix(".gz")).suffix.lower()
     if suffix == ".csv":
         from cli.batch import batch
 
@@ -74,7 +75,7 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
         from cli.decide import decide_query
 
         return decide_query(first, property, options)
-    if suffix not in (".onnx", ".gz"):
+    if suffix != ".onnx":
         raise UsageError(
             "C104", f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv"
         )
@@ -96,7 +97,7 @@ def verify_standard(
     query: Path,
     /,
     *,
-    network: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    network: _Networks = (),
     timeout: float | None = None,
     serialise_assignments: Path | None = None,
     assignments: Path | None = None,
@@ -139,21 +140,30 @@ def supports(capability: str, /) -> int:
 
 
 @app.command
-def replay(model: Path, property: Path, counterexample: Path, /) -> int:
-    """Run a counterexample again in onnxruntime: exit 1 where it violates the property, 3 where it does not.
+def replay(first: Path, second: Path, third: Path | None = None, /, *, network: _Networks = ()) -> int:
+    """Run a saved counterexample again: exit 1 where it violates the property, 3 where it does not.
+
+    `verify replay MODEL.onnx PROPERTY.vnnlib CEX`, or `verify replay QUERY.vnnlib CEX --network f=MODEL.onnx`. CEX is
+    what --counterexample wrote, the competition's text ((X_0 v) ...) or that of VNN-LIB 2.0.
 
     Parameters
     ----------
-    model
-        The model (.onnx).
-    property
-        The property (.vnnlib).
-    counterexample
-        The file that --counterexample wrote, or the competition's text ((X_0 v) ...).
+    first
+        The model, or the query.
+    second
+        The property, or the counterexample.
+    third
+        The counterexample.
+    network
+        NAME=FILE, once for each network of the query.
     """
     from cli.replay import replay_file
 
-    return replay_file(model, property, counterexample)
+    if (third is None) == (not network):
+        raise UsageError("C104", "a replay takes MODEL PROPERTY CEX, or QUERY CEX and --network NAME=FILE")
+    if third is None:
+        return replay_file(parse_networks(network), first, second)
+    return replay_file(first, second, third)
 
 
 @app.command(name="--name", show=False)

@@ -142,11 +142,10 @@ def _one(instance: Instance, options: Options) -> tuple[int, list[str]]:
     started = time.perf_counter()
     timeout = min(instance.timeout, options.timeout or instance.timeout)
     property = instance.folder / instance.vnnlib
-    networks = {name: instance.folder / file for name, file in instance.networks}
-    model = None if networks else instance.folder / instance.onnx
+    networks = {name: instance.folder / file for name, file in instance.networks} or instance.folder / instance.onnx
     code, word = Verdict.ERROR.exit_code, Verdict.ERROR.vnncomp
     try:
-        result = solve(model, property, networks, replace(options, timeout=timeout))
+        _, result = solve(property, networks, replace(options, timeout=timeout), timeout)
         if result.reason == "interrupted":
             return INTERRUPTED, []
         code, word = result.verdict.exit_code, result.verdict.vnncomp

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,27 @@ from cli.errors import UsageError
 from cli.options import Options, parse_networks
 
 if TYPE_CHECKING:
+    from verif.query import Property, Query
     from verif.verify import Result
 
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked: its title, the facts for JSON, and the words of the replay command up to the counterexample."""
+
+    title: str
+    facts: Mapping[str, Any]
+    replay: tuple[str, ...] = ()
+
+    def replay_line(self, saved: Path | None) -> str:
+        """The command to paste; "" where there is none."""
+        if not self.replay:
+            return ""
+        return shlex.join([*self.replay, str(saved or "cex.txt")]) + (
+            "" if saved else "   (with --counterexample cex.txt)"
+        )
 
 
 @contextmanager
@@ -34,15 +54,15 @@ def importing() -> Iterator[None]:
 
 def decide_property(model: Path, property: Path, options: Options) -> int:
     """`verify MODEL.onnx PROPERTY.vnnlib`."""
-    _refuse(options, "network", "with one model, leave --network away; with several, give only the query first")
-    files.require(model)
-    files.require(property)
-    _outputs(options)
-    replay = ["verify", "replay", str(model), str(property)]
-    result = solve(model, property, {}, options)
-    return finish(
-        result, f"{stem(model)} x {stem(property)}", {"model": str(model), "property": str(property)}, options, replay
+    refuse(options, "network", "with one model, leave --network away; with several, give the query first")
+    check_outputs(options, model, property)
+    query, result = solve(property, model, options, options.timeout)
+    asked = Asked(
+        f"{stem(model)} x {stem(property)}",
+        {"model": str(model), "property": str(property)},
+        ("verify", "replay", str(model), str(property)),
     )
+    return finish(query, result, asked, options)
 
 
 def decide_query(query: Path, extra: Path | None, options: Options) -> int:
@@ -50,55 +70,47 @@ def decide_query(query: Path, extra: Path | None, options: Options) -> int:
     if extra is not None:
         raise UsageError("C104", "the model comes first, then the property", help=f"verify {extra} {query}")
     networks = parse_networks(options.network)
-    files.require(query)
-    for path in networks.values():
-        files.require(path)
+    check_outputs(options, query, *networks.values())
     if not networks:
         raise UsageError(
             "C104", "a query needs its networks", where=str(query), help=f"verify {query} --network NAME=MODEL.onnx"
         )
-    _outputs(options)
-    result = solve(None, query, networks, options)
-    named = {name: str(path) for name, path in networks.items()}
-    title = f"{', '.join(dict.fromkeys(stem(path) for path in networks.values()))} x {stem(query)}"
-    return finish(result, title, {"networks": named, "property": str(query)}, options)
+    compiled, result = solve(query, networks, options, options.timeout)
+    flags = tuple(word for name, path in networks.items() for word in ("--network", f"{name}={path}"))
+    asked = Asked(
+        f"{', '.join(dict.fromkeys(stem(path) for path in networks.values()))} x {stem(query)}",
+        {"networks": {name: str(path) for name, path in networks.items()}, "property": str(query)},
+        ("verify", "replay", *flags, str(query)),
+    )
+    return finish(compiled, result, asked, options)
 
 
-def solve(model: Path | None, property: Any, networks: Mapping[str, Path], options: Options) -> Result:
-    """Run the engine under a progress line."""
+def solve(
+    property: Path | Property, networks: Path | Mapping[str, Path], options: Options, timeout: float | None = None
+) -> tuple[Query, Result]:
+    """Compile and decide a query under a progress line; `timeout` counts from now."""
+    started = time.monotonic()
     with importing():
+        from verif.query import compile_query
         from verif.verify import verify
     from cli.progress import watching
 
+    query = compile_query(property, networks)
+    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     title = stem(property) if isinstance(property, Path) else "local robustness"
     with watching(options, title) as watch:
-        return verify(
-            model,
-            property,
-            networks=dict(networks) or None,
-            timeout=options.timeout,
-            device=options.device,
-            seed=options.seed,
-            on_event=watch,
-        )
+        return query, verify(None, query, timeout=left, seed=options.seed, on_event=watch, **_place(options))
 
 
-def finish(
-    result: Result, title: str, facts: Mapping[str, Any], options: Options, replay: list[str] | None = None
-) -> int:
+def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:
     """Write the files asked for, print the result, and give the exit code."""
     from cli import report
 
     if options.json:
-        files.write(options.json, report.as_json(result, facts) + "\n")
+        files.write(options.json, report.as_json(result, asked.facts) + "\n")
     if options.counterexample and result.counterexample is not None:
         report.write_counterexample(result.counterexample, options.counterexample)
-    command = ""
-    if replay is not None:
-        saved = str(options.counterexample) if options.counterexample else "cex.txt"
-        command = shlex.join([*replay, saved])
-        command += "" if options.counterexample else "   (after --counterexample cex.txt)"
-    print(report.render(result, title, facts, options, command), flush=True)
+    print(report.render(query, result, asked, options), flush=True)
     return INTERRUPTED if result.reason == "interrupted" else result.verdict.exit_code
 
 
@@ -107,12 +119,20 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(".gz").rsplit(".", 1)[0]
 
 
-def _outputs(options: Options) -> None:
-    _refuse(options, "results", "it belongs to a batch: verify instances.csv --results results.csv")
-    _refuse(options, "graph", "it belongs to a model alone: verify model.onnx --graph model.svg")
+def check_outputs(options: Options, *inputs: Path) -> None:
+    """Inputs are there, outputs can be written, and no flag of another command is given: before torch is imported."""
+    for path in inputs:
+        files.require(path)
+    refuse(options, "results", "it belongs to a batch: verify instances.csv --results results.csv")
+    refuse(options, "graph", "it belongs to a model alone: verify model.onnx --graph model.svg")
     files.require_writable(options.json, options.counterexample)
 
 
-def _refuse(options: Options, flag: str, why: str) -> None:
+def refuse(options: Options, flag: str, why: str) -> None:
+    """UsageError where a flag is given that means nothing here."""
     if getattr(options, flag):
         raise UsageError("C104", f"--{flag} has no meaning here", help=why)
+
+
+def _place(options: Options) -> dict[str, str]:
+    return {} if options.device == "cpu" else {"device": options.device}

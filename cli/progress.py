@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cli.options import Options
 
 if TYPE_CHECKING:
-    from verif.verify import Progress
+    from verif.bab import Progress
 
 Watch = Callable[["Progress"], None]
 _EVERY = 10.0  # seconds between plain lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from verif import __version__
 from verif.verdict import Verdict
 
 if TYPE_CHECKING:
+    from cli.decide import Asked
+    from verif.query import Query
     from verif.verify import Counterexample, Result
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,15 +44,19 @@ def text(result: Result, title: str, replay: str = "") -> str:
     if result.reason and result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT, Verdict.ERROR):
         lines.append(f"  because  {result.reason}")
     if result.counterexample is not None:
-        cex = result.counterexample
-        lines += [f"  input    {name} = {_short(array)}" for name, array in cex.inputs.items()]
-        lines += [f"  output   {name} = {_short(array)}" for name, array in cex.outputs.items()]
+        lines += arrays(result.counterexample.inputs, result.counterexample.outputs)
         lines += [f"  replay   {replay}"] if replay else []
     return "\n".join([*lines, *(f"  warning  {warning}" for warning in result.warnings)])
 
 
+def arrays(inputs: Arrays, outputs: Arrays) -> list[str]:
+    """The first numbers of each array, a line for each."""
+    sides = (("input ", inputs), ("output", outputs))
+    return [f"  {side}   {name} = {_short(array)}" for side, named in sides for name, array in named.items()]
+
+
 def as_json(result: Result, facts: Mapping[str, Any]) -> str:
-    """The whole result as one JSON object; `facts` says what was asked (files, flags)."""
+    """The whole result as one JSON object on one line; `facts` says what was asked (files, flags)."""
     cex = result.counterexample
     record = {
         "schema": SCHEMA,
@@ -64,7 +70,7 @@ def as_json(result: Result, facts: Mapping[str, Any]) -> str:
         "warnings": list(result.warnings),
         "counterexample": None if cex is None else {"inputs": _plain(cex.inputs), "outputs": _plain(cex.outputs)},
     }
-    return json.dumps(record, indent=2, allow_nan=False)
+    return json.dumps(record, allow_nan=False)
 
 
 def competition(cex: Counterexample) -> str:
@@ -77,10 +83,14 @@ def competition(cex: Counterexample) -> str:
     return "(" + "\n".join(pairs) + ")"
 
 
-def assignments(cex: Counterexample) -> str:
-    """A counterexample as VNN-LIB 2.0 prints it: name, type and shape, then one number a line in row-major order."""
-    lines = []
-    for name, array in {**cex.inputs, **cex.outputs}.items():
+def assignments(cex: Counterexample, order: Sequence[str] = ()) -> str:
+    """A counterexample as VNN-LIB 2.0 prints it: name, type and shape, then one number a line in row-major order.
+
+    `order` names variables in the order of their declaration; what it leaves out comes last.
+    """
+    named, lines = {**cex.inputs, **cex.outputs}, []
+    for name in dict.fromkeys([*(name for name in order if name in named), *named]):
+        array = named[name]
         lines.append(f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]")
         lines += [_exact(value) for value in array.reshape(-1)]
     return "\n".join(lines)
@@ -90,7 +100,7 @@ def write_counterexample(cex: Counterexample, path: Path) -> None:
     """Arrays by name (.npz), or the competition's text."""
     if path.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez(buffer, **{**cex.inputs, **cex.outputs})
+        np.savez(buffer, allow_pickle=False, **{**cex.inputs, **cex.outputs})
         files.write(path, buffer.getvalue())
     else:
         files.write(path, competition(cex) + "\n")
@@ -102,21 +112,30 @@ def write_tensors(cex: Counterexample, folder: Path) -> None:
 
     folder.mkdir(exist_ok=True)
     for name, array in {**cex.inputs, **cex.outputs}.items():
-        files.write(folder / f"{name}.pb", numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString())
+        files.write(
+            folder / f"{name}.pb", numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString()
+        )
 
 
-def render(result: Result, title: str, facts: Mapping[str, Any], options: Options, replay: str = "") -> str:
+def render(query: Query, result: Result, asked: Asked, options: Options) -> str:
     """What stdout gets in the format asked for."""
     cex = result.counterexample
     match options.format:
         case "json":
-            return as_json(result, facts)
+            return as_json(result, asked.facts)
         case "vnncomp":
             return result.verdict.vnncomp + (f"\n{competition(cex)}" if cex else "")
         case "vnnlib":
-            return result.verdict.vnnlib + (f"\n{assignments(cex)}" if cex else "")
+            return result.verdict.vnnlib + (f"\n{assignments(cex, order(query))}" if cex else "")
+        case _ if options.quiet:
+            return verdict_line(result, asked.title)
         case _:
-            return verdict_line(result, title) if options.quiet else text(result, title, replay)
+            return text(result, asked.title, asked.replay_line(options.counterexample))
+
+
+def order(query: Query) -> list[str]:
+    """The property's names in the order of their declaration."""
+    return [variable.name for variable in query.property.variables]
 
 
 def _short(array: NDArray[Any]) -> str:

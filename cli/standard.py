@@ -20,7 +20,7 @@ def standard(query: Path, options: Options, folder: Path | None, text: Path | No
     files.require_writable(text)
     if folder is not None:
         files.require_writable(folder / "x.pb" if folder.is_dir() else folder)
-    result = solve(None, query, networks, options)
+    compiled, result = solve(query, networks, options, options.timeout)
     print(result.verdict.vnnlib, flush=True)
     if result.counterexample is not None:
         from cli import report
@@ -28,9 +28,9 @@ def standard(query: Path, options: Options, folder: Path | None, text: Path | No
         if folder is not None:
             report.write_tensors(result.counterexample, folder)
         elif text is not None:
-            files.write(text, report.assignments(result.counterexample) + "\n")
+            files.write(text, report.assignments(result.counterexample, report.order(compiled)) + "\n")
         else:
-            print(report.assignments(result.counterexample), flush=True)
+            print(report.assignments(result.counterexample, report.order(compiled)), flush=True)
     return INTERRUPTED if result.reason == "interrupted" else result.verdict.exit_code
 
 
