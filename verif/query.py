@@ -36,7 +36,8 @@ class Variable:
     """A name that a property gives to a value of a network.
 
     `value` is the value's name in the network's graph, `origin` its name in the user's model; `kind` is "input",
-    "hidden" or "output"; `dtype` is the element type of the model. In VNN-LIB 1.0 several variables are called X (or
+    "hidden" or "output"; `shape` and `dtype` are the network's; `declared` is the shape by which the property indexes it
+    where that differs (in axes of size 1). In VNN-LIB 1.0 several variables are called X (or
     Y) and their numbering runs on from one to the next.
     """
 
@@ -47,6 +48,12 @@ class Variable:
     shape: tuple[int, ...]
     dtype: str
     origin: str = ""
+    declared: tuple[int, ...] | None = None
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The shape by which the property indexes the value."""
+        return self.shape if self.declared is None else self.declared
 
     @property
     def size(self) -> int:

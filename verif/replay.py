@@ -42,9 +42,8 @@ def replay(query: Query, point: Tensor) -> Replay:
     point = _settle(query, point.detach().double().reshape(-1).cpu())
     inputs = _inputs(query, point)
     values = _run(query, inputs)
-    named = {k: [_name(query.property, name) for name in side] for k, side in (("in", inputs), ("out", values))}
-    seen = dict(zip(named["in"], inputs.values(), strict=True)), dict(zip(named["out"], values.values(), strict=True))
     reason = _reason(query, point, {**inputs, **values})
+    seen = (dict(_named(query.property, name, array) for name, array in side.items()) for side in (inputs, values))
     return Replay(not reason, point, *seen, reason)
 
 
@@ -101,12 +100,13 @@ def _run(query: Query, inputs: Mapping[str, Array]) -> dict[str, Array]:
     return values
 
 
-def _name(property: Property, name: str) -> str:
+def _named(property: Property, name: str, array: Array) -> tuple[str, Array]:
+    """A value under its variable's name and in the shape that the property gives it."""
     variable = next((v for v in property.variables if v.key == name), None)
     if variable is None:
-        return name
+        return name, array
     unique = sum(v.name == variable.name for v in property.variables) == 1
-    return variable.name if unique else variable.origin or variable.value
+    return variable.name if unique else variable.origin or variable.value, array.reshape(variable.indices)
 
 
 def _reason(query: Query, point: Tensor, values: Mapping[str, Array]) -> str:

@@ -156,8 +156,34 @@ def regions(source: Source, position: Ints) -> Regions:
     boxes, factors = boxes.take(possible), [replace(f, span=f.span[possible]) for f in factors]
     if not len(boxes):
         return _nothing(box, rest, "the input set is empty: no disjunct can be satisfied")
+    boxes = _implied(source, position, boxes, rest)
     _require_bounds(source, position, boxes)
     return Regions(boxes, factors, rest)
+
+
+def _implied(source: Source, position: Ints, boxes: Boxes, common: Ints) -> Boxes:
+    """Bounds of inputs that have none, as linear constraints on several inputs imply them (x <= y and y <= 1).
+
+    Interval propagation; every bound is moved outwards by more than its rounding error, and the constraints stay.
+    """
+    table, lower, upper = source.comparisons, boxes.lower.copy(), boxes.upper.copy()
+    rows = [r for r in common if table.terms[r] > 1 and (table.variable[slice(*table.start[r : r + 2])] < source.inputs).all()]
+    changed = bool(np.isinf(lower).any() or np.isinf(upper).any())
+    while changed:
+        changed = False
+        for row in rows:
+            terms = slice(*table.start[row : row + 2])
+            at, a = position[table.variable[terms]], table.coefficient[terms]
+            least = np.where(a > 0, a * lower[:, at], a * upper[:, at])
+            for k in range(len(a)):
+                others = np.delete(least, k, 1)
+                total = others.sum(1) + table.constant[row]
+                slack = 1e-13 * (np.abs(others).sum(1) + abs(table.constant[row])) + 1e-300
+                end, bound = (upper, (-total + slack) / a[k]) if a[k] > 0 else (lower, (-total + slack) / a[k])
+                new = np.isinf(end[:, at[k]]) & np.isfinite(bound)
+                end[new, at[k]] = bound[new]
+                changed |= bool(new.any())
+    return replace(boxes, lower=lower, upper=upper)
 
 
 def _nothing(box: Boxes, rest: Ints, warning: str) -> Regions:

@@ -44,7 +44,7 @@ class Source:
             if scalar < variable.size:
                 if not variable.network:
                     return f"{variable.name}_{before + scalar}"
-                index = [int(i) for i in np.unravel_index(scalar, variable.shape)] if variable.shape else []
+                index = [int(i) for i in np.unravel_index(scalar, variable.indices)] if variable.indices else []
                 return variable.name + (f"[{','.join(map(str, index))}]" if index else "")
             scalar -= variable.size
             before += variable.size if variable.kind == "input" else 0
