@@ -33,6 +33,10 @@ class ScalarRule(Rule):
         """The op itself, or a more accurate way to compute it."""
         return call.forward(x)
 
+    def range(self, call: Call) -> tuple[float, float]:
+        """Values that f cannot leave, where they depend on the node."""
+        return self.image
+
     def noise(self, x: Tensor, value: Tensor) -> Tensor:
         """A bound on the error of `value` as f(x)."""
         info = torch.finfo(value.dtype)
@@ -53,7 +57,7 @@ class ScalarRule(Rule):
         low, high = lows[0], highs[0]
         for x, y in zip(lows[1:], highs[1:], strict=True):
             low, high = low.minimum(x), high.maximum(y)
-        low, high = low.clamp(*self.image), high.clamp(*self.image)
+        low, high = low.clamp(*self.range(call)), high.clamp(*self.range(call))
         lost, valid = low.isnan() | high.isnan(), self.valid(call, box)
         lost = lost if valid is None else lost | ~valid
         return Interval(torch.where(lost, -math.inf, low), torch.where(lost, math.inf, high))

@@ -59,3 +59,70 @@ class TanhRule(SigmoidRule):
     def distance(self, k: Tensor) -> Tensor:
         """artanh sqrt(1 - k)."""
         return (1 - k).sqrt().log1p() - 0.5 * k.log()
+
+
+@rule("erf")
+class ErfRule(SigmoidRule):
+    """Error function."""
+
+    image = (-1.0, 1.0)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """2 / sqrt(pi) e^(-x^2)."""
+        return (2 / math.sqrt(math.pi)) * (-x * x).exp()
+
+    def distance(self, k: Tensor) -> Tensor:
+        """sqrt(log(2 / (k sqrt(pi))))."""
+        return (math.log(2 / math.sqrt(math.pi)) - k.log()).sqrt()
+
+
+@rule("atan")
+class ArctangentRule(SigmoidRule):
+    """Arctangent."""
+
+    image = (-1.5707963267948968, 1.5707963267948968)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """1 / (1 + x^2)."""
+        return (1 + x * x).reciprocal()
+
+    def distance(self, k: Tensor) -> Tensor:
+        """sqrt(1 / k - 1)."""
+        return ((1 - k) / k).sqrt()
+
+
+@rule("softsign")
+class SoftsignRule(SigmoidRule):
+    """x / (1 + |x|)."""
+
+    image = (-1.0, 1.0)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """1 / (1 + |x|)^2."""
+        return (1 + x.abs()).square().reciprocal()
+
+    def distance(self, k: Tensor) -> Tensor:
+        """1 / sqrt(k) - 1."""
+        return k.rsqrt() - 1
+
+
+@rule("asin")
+class ArcsineRule(CurveRule):
+    """Arcsine: concave, then convex, with vertical ends."""
+
+    image = (-1.5707963267948968, 1.5707963267948968)
+
+    def valid(self, call: Call, box: Interval) -> Tensor:
+        """-1 to 1."""
+        return (box.lower >= -1) & (box.upper <= 1)
+
+    def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
+        """f' = 1 / sqrt(1 - x^2)."""
+
+        def df(x: Tensor) -> Tensor:
+            return ((1 - x) * (1 + x)).rsqrt()
+
+        def distance(k: Tensor) -> Tensor:
+            return (1 - (k * k).reciprocal()).sqrt()
+
+        return Piece(-math.inf, 0.0, -1, df, lambda k: -distance(k)), Piece(0.0, math.inf, 1, df, distance)
