@@ -1,4 +1,4 @@
-"""An independent check of counterexamples, without the tool's own code: onnxruntime, and a VNN-LIB reader of 60 lines."""
+"""An independent check of counterexamples by onnxruntime and a VNN-LIB reader of 60 lines, nothing of `verif`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def load() -> ModuleType:
     return auto_LiRPA
 
 
-def bounds(module: nn.Module, lower: Tensor, upper: Tensor, rows: Tensor | None = None, method: str = "CROWN") -> Tensor:
+def bounds(
+    module: nn.Module, lower: Tensor, upper: Tensor, rows: Tensor | None = None, method: str = "CROWN"
+) -> Tensor:
     """auto_LiRPA's lower bounds, (B, S), of rows (B, S, M) on the module's flat output over boxes (B, *N)."""
     peer = load()
     from auto_LiRPA.perturbations import PerturbationLpNorm

@@ -1,0 +1,118 @@
+"""Interval and CROWN bounds against auto_LiRPA 0.3 on the same networks, boxes and rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchmarks.networks import Residual, to_graph
+from torch import Tensor, nn
+
+from relaxations.sets import Box
+from tests.peer import shim
+from verif import bounds
+
+pytestmark = [
+    pytest.mark.skipif(
+        not shim.available(), reason="auto_LiRPA is not installed (pip install --no-deps auto_LiRPA==0.3)"
+    ),
+    pytest.mark.filterwarnings("ignore"),  # it uses what torch has deprecated
+]
+
+BOXES, OUTPUTS = 4, 5
+IMAGE = (2, 8, 8)
+
+
+def mlp(activation: type[nn.Module]) -> nn.Sequential:
+    layers = [nn.Flatten(), nn.Linear(6, 24), activation(), nn.Linear(24, 24), activation(), nn.Linear(24, OUTPUTS)]
+    return nn.Sequential(*layers)
+
+
+def convnet() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 20),
+        nn.ReLU(),
+        nn.Linear(20, OUTPUTS),
+    )
+
+
+def pooled() -> nn.Sequential:
+    head = [nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*head, nn.Flatten(), nn.Linear(96, 16), nn.ReLU(), nn.Linear(16, OUTPUTS))
+
+
+def residual() -> nn.Sequential:
+    plain = Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)))
+    body = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1))
+    strided = Residual(body, nn.Sequential(nn.Conv2d(4, 6, 1, stride=2)))
+    head = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), plain, nn.ReLU(), strided, nn.ReLU()]
+    return nn.Sequential(*head, nn.Flatten(), nn.Linear(96, OUTPUTS))
+
+
+NETWORKS = {
+    "mlp": (lambda: mlp(nn.ReLU), (6,)),
+    "tanh": (lambda: mlp(nn.Tanh), (6,)),
+    "sigmoid": (lambda: mlp(nn.Sigmoid), (6,)),
+    "convnet": (convnet, IMAGE),
+    "max_pool": (pooled, IMAGE),
+    "residual": (residual, IMAGE),
+}
+PIECEWISE = ("mlp", "convnet", "residual")  # ReLU only: the same slopes as theirs, so the same bounds
+RADII = (0.01, 0.1, 0.5)
+
+
+def both(name: str, radius: float, method: str) -> tuple[Tensor, Tensor]:
+    """Our and their lower bounds (B, S); for intervals the rows are the outputs and their negatives."""
+    torch.manual_seed(sum(map(ord, name)))
+    build, shape = NETWORKS[name]
+    module, center = build().eval(), torch.randn(BOXES, *shape)
+    lower, upper = center - radius, center + radius
+    graph, box = to_graph(module, shape).to(torch.float32), Box(lower.flatten(1), upper.flatten(1))
+    if method == "IBP":
+        theirs = shim.bounds(module, lower, upper, None, "IBP")
+        with torch.no_grad():
+            return bounds.interval(graph, box).lower.flatten(1), theirs
+    rows = torch.randn(BOXES, 7, OUTPUTS)
+    with torch.no_grad():
+        return bounds.crown(graph, box, rows), shim.bounds(module, lower, upper, rows, "CROWN")
+
+
+def below(ours: Tensor, theirs: Tensor) -> float:
+    """The most by which ours are below theirs, relative to their largest size."""
+    return ((theirs - ours).max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_interval_is_equal(name: str, radius: float) -> None:
+    ours, theirs = both(name, radius, "IBP")
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_crown_of_relu_networks_is_equal_or_tighter(name: str, radius: float) -> None:
+    ours, theirs = both(name, radius, "CROWN")
+    assert below(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "max_pool"])
+def test_crown_of_other_networks_is_tighter_in_the_mean(name: str, radius: float) -> None:
+    ours, theirs = both(name, radius, "CROWN")
+    assert ours.mean() >= theirs.mean() - 1e-5 * theirs.abs().mean()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_are_sound(name: str) -> None:
+    """The comparison means something only if the graph and the module compute the same."""
+    torch.manual_seed(0)
+    build, shape = NETWORKS[name]
+    module, x = build().eval(), torch.randn(50, *shape)
+    with torch.no_grad():
+        (y,) = to_graph(module, shape).to(torch.float32)(x.flatten(1))
+        torch.testing.assert_close(y.flatten(1), module(x), rtol=1e-5, atol=1e-5)
