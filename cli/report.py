@@ -35,7 +35,7 @@ def verdict_line(result: Result, title: str) -> str:
     elif result.lower_bound is not None and math.isfinite(result.lower_bound):
         parts.append(f"lower bound {result.lower_bound:+.4g}")
     parts += [f"{result.domains:,}".replace(",", " ") + (" domain" if result.domains == 1 else " domains")]
-    return "   ".join([*parts, f"{result.seconds:.1f} s"])
+    return "   ".join([*parts, f"{result.seconds:.2f} s"])
 
 
 def text(result: Result, title: str, replay: str = "") -> str:

@@ -166,7 +166,9 @@ def test_flags_from_file_and_environment(
 def test_unknown_key_in_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "verify.toml").write_text("timeot = 1\n")
     assert run(["model.onnx", "property.vnnlib"]) == 2
-    assert capsys.readouterr().err.startswith("error[C101]: unknown option: timeot")
+    err = capsys.readouterr().err
+    assert err.startswith("error[C101]: unknown option: '[timeot]' from ")
+    assert err.endswith("verify.toml\n  help: did you mean '--timeout'?\n")
 
 
 def test_internal_error(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,199 @@
+"""Verdicts from files to stdout, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.main import run
+from tests.cli.conftest import model, property_text
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_holds(small: Path, capsys: Capture) -> None:
+    assert run(["model.onnx", "holds.vnnlib"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("HOLDS     model x holds   lower bound +0.5   ")
+    assert err == ""
+
+
+def test_violated(small: Path, capsys: Capture) -> None:
+    assert run(["model.onnx", "violated.vnnlib", "--counterexample", "cex.txt"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("VIOLATED  model x violated   counterexample replayed   ")
+    assert lines[1].startswith("  input    X = [")
+    assert lines[-1] == "  replay   verify replay model.onnx violated.vnnlib cex.txt"
+    x0, x1, y = (float(line.strip("()").split()[1]) for line in (small / "cex.txt").read_text().splitlines())
+    assert 0 <= x0 <= 1 and 0 <= x1 <= 1 and y >= 1.5
+    assert run(["replay", "model.onnx", "violated.vnnlib", "cex.txt"]) == 1
+    assert run(["replay", "model.onnx", "holds.vnnlib", "cex.txt"]) == 3
+
+
+def test_counterexample_as_arrays(small: Path, capsys: Capture) -> None:
+    assert run(["model.onnx", "violated.vnnlib", "--counterexample", "cex.npz"]) == 1
+    with np.load("cex.npz") as arrays:
+        assert arrays["X"].shape == (1, 2) and arrays["X"].dtype == np.float32
+        assert arrays["X"].sum() == pytest.approx(arrays["Y"][0, 0])
+    assert run(["replay", "model.onnx", "violated.vnnlib", "cex.npz"]) == 1
+    assert capsys.readouterr().out.count("VIOLATED") == 2
+
+
+def test_json(small: Path, capsys: Capture) -> None:
+    assert run(["model.onnx", "violated.vnnlib", "--json", "r.json", "--format", "json"]) == 1
+    record = json.loads((small / "r.json").read_text())
+    assert record == json.loads(capsys.readouterr().out)
+    assert (record["schema"], record["verdict"], record["model"]) == (1, "violated", "model.onnx")
+    assert record["counterexample"]["inputs"]["X"]["shape"] == [1, 2]
+
+
+@pytest.mark.parametrize(("name", "code", "word"), [("holds", 0, "unsat"), ("violated", 1, "sat")])
+def test_words_of_the_competition(name: str, code: int, word: str, small: Path, capsys: Capture) -> None:
+    assert run(["model.onnx", f"{name}.vnnlib", "--format", "vnncomp"]) == code
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == word
+    assert [line.strip("()").split()[0] for line in rest] == (["X_0", "X_1", "Y_0"] if rest else [])
+
+
+def test_quiet(small: Path, capsys: Capture) -> None:
+    assert run(["model.onnx", "violated.vnnlib", "--quiet"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_time_of_nothing(small: Path, capsys: Capture) -> None:
+    """The time can be over before the search begins; what is known so far may be everything."""
+    assert run(["model.onnx", "holds.vnnlib", "--timeout", "1e-9"]) in (0, 4)
+    assert capsys.readouterr().out.startswith(("TIMEOUT", "HOLDS"))
+
+
+def test_interrupted(small: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C within the search: what is known is printed, and the exit code is 130."""
+    from verif.verify import Run
+
+    def interrupt(self: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_decide", interrupt)
+    assert run(["model.onnx", "holds.vnnlib"]) == 130
+    out = capsys.readouterr().out
+    assert out.startswith("UNKNOWN   model x holds")
+    assert "\n  because  interrupted\n" in out
+
+
+def test_progress(small: Path, capsys: Capture) -> None:
+    from cli.options import Options
+    from cli.progress import line, watching
+    from verif.bab import Progress
+
+    event = Progress(open=12480, done=96210, worst=-0.0213, proved_share=0.25, boxes_per_second=3200.0, seconds=87.0)
+    expected = "p   worst bound -0.0213   proved 25.0%   open 12,480   done 96,210   3,200 boxes/s   01:27/02:00"
+    assert line(event, "p", 120) == expected
+    with watching(Options(), "p") as watch:
+        assert watch is None  # stderr is no terminal here
+    with watching(Options(verbose=True, timeout=120), "p") as watch:
+        assert watch is not None
+        watch(event)
+        watch(event)  # within the ten seconds: not shown
+    assert capsys.readouterr().err == expected + "\n"
+
+
+def test_batch(small: Path, capsys: Capture) -> None:
+    (small / "instances.csv").write_text(
+        "model.onnx,holds.vnnlib,60\nmodel.onnx,gone.vnnlib,60\nmodel.onnx,violated.vnnlib,60\n"
+    )
+    assert run(["instances.csv", "--results", "results.csv"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["HOLDS", "ERROR", "VIOLATED", "1"]
+    assert out.endswith("1 holds, 1 violated, 1 error\n")
+    assert "gone.vnnlib" in err
+    rows = [line.split(",") for line in (small / "results.csv").read_text().splitlines()]
+    assert [row[1:3] + row[4:5] for row in rows] == [
+        ["model.onnx", "holds.vnnlib", "unsat"],
+        ["model.onnx", "gone.vnnlib", "error"],
+        ["model.onnx", "violated.vnnlib", "sat"],
+    ]
+    assert all(len(row) == 6 and row[0] == small.name and float(row[5]) >= 0 for row in rows)
+
+
+def test_a_batch_goes_on_where_it_stopped(small: Path, capsys: Capture) -> None:
+    (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\nmodel.onnx,violated.vnnlib,60\n")
+    done = "c,model.onnx,holds.vnnlib,0.0,unsat,1.5\n"
+    (small / "results.csv").write_text(done + "c,model.onnx,viol")
+    assert run(["instances.csv", "--results", "results.csv"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "continuing after 1 of 2 instances\n"
+    assert out.splitlines()[-1] == "1 holds, 1 violated"
+    rows = (small / "results.csv").read_text().splitlines(keepends=True)
+    assert rows[0] == done and len(rows) == 2
+
+
+def test_results_of_another_batch(small: Path, capsys: Capture) -> None:
+    (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\n")
+    (small / "results.csv").write_text("c,other.onnx,holds.vnnlib,0.0,unsat,1.5\n")
+    assert run(["instances.csv", "--results", "results.csv"]) == 2
+    assert capsys.readouterr().err == (
+        "error[C110]: the results are not those of instances.csv\n  --> results.csv:1\n"
+        "  help: give another --results file, or remove this one to start again\n"
+    )
+    assert (small / "results.csv").read_text() == "c,other.onnx,holds.vnnlib,0.0,unsat,1.5\n"
+
+
+def test_a_batch_survives_a_crash(small: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from verif.verify import Run
+
+    def fail(self: Run) -> None:
+        raise MemoryError("out of memory")
+
+    (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\n")
+    monkeypatch.setattr(Run, "result", fail)
+    assert run(["instances.csv", "--results", "results.csv"]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("1 error\n")
+    assert "error[V900]: internal error, no verdict: MemoryError: out of memory" in err
+    assert (small / "results.csv").read_text().split(",")[4] == "error"
+
+
+BAD = {
+    "truncated model": (
+        "half.onnx holds.vnnlib",
+        "error[G102]: the file is not an ONNX model, or it is truncated\n  --> half.onnx\n",
+    ),
+    "git-lfs pointer": (
+        "pointer.onnx holds.vnnlib",
+        "error[G103]: this is a git-lfs pointer, not a model\n  --> pointer.onnx\n",
+    ),
+    "operator without a meaning": ("odd.onnx holds.vnnlib", "error[G203]: no converter for operator 'Hardmax'\n"),
+    "NaN weights": ("nan.onnx holds.vnnlib", "error[G104]: tensor 'offset' holds NaN or infinite numbers\n"),
+    "sizes differ": (
+        "model.onnx two.vnnlib",
+        "error[P104]: the property declares 2 outputs (Y_0 ...), the network has 1\n  --> two.vnnlib\n",
+    ),
+    "syntax": ("model.onnx syntax.vnnlib", "error[P101]: "),
+    "no counterexample": (
+        "replay model.onnx holds.vnnlib holds.vnnlib",
+        "error[C111]: this is no counterexample: its inputs are not X_0, X_1, ... without a gap\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name: str, small: Path, capsys: Capture) -> None:
+    """The message starts as it should, stdout stays empty, nothing is written; exit code 2."""
+    line, message = BAD[name]
+    raw = (small / "model.onnx").read_bytes()
+    (small / "half.onnx").write_bytes(raw[: len(raw) // 2])
+    (small / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    model(small / "odd.onnx", op="Hardmax")
+    model(small / "nan.onnx", bias=float("nan"))
+    (small / "two.vnnlib").write_text(property_text("(assert (>= Y_1 2.5))", outputs=2))
+    (small / "syntax.vnnlib").write_text(property_text("(assert (>= Y_0 )"))
+    before = {path.name: path.read_bytes() for path in small.iterdir()}
+    command = line.split()
+    assert run(command if command[0] == "replay" else [*command, "--json", "out.json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message)
+    assert {path.name: path.read_bytes() for path in small.iterdir()} == before
