@@ -120,7 +120,7 @@ class Search:
             yield Candidate(points[index], int(region[index]))
 
     def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:
-        """Clip the boxes, cut each along its most promising axes and push the parts."""
+        """Clip the boxes, cut each along its most promising axis and push the halves."""
         scores = self.scores(gaps, result, atoms)
         domains = self.clip(domains, result)
         width = domains.upper - domains.lower
@@ -133,19 +133,14 @@ class Search:
             if not len(domains):
                 return
         scores = torch.where(splittable, scores * (domains.upper - domains.lower), -math.inf)
-        wanted = max(1.0, 0.5 * self.batch / max(1, len(domains) + len(self.domains)))
-        cuts = min(3, 1 + int(math.log2(wanted)), int(splittable.sum(-1).min()))
-        axes = scores.topk(cuts, dim=-1).indices
-        for axis in axes.unbind(-1):
-            halves = Box(domains.lower, domains.upper).split(axis)
-            domains = Domains(
-                halves.lower,
-                halves.upper,
-                domains.region.repeat(2),
-                domains.worst.repeat(2),
-                domains.share.repeat(2) / 2,
-            )
-            axes = axes.repeat(2, 1)
+        halves = Box(domains.lower, domains.upper).split(scores.argmax(-1))
+        domains = Domains(
+            halves.lower,
+            halves.upper,
+            domains.region.repeat(2),
+            domains.worst.repeat(2),
+            domains.share.repeat(2) / 2,
+        )
         self.domains.push(domains)
 
     def scores(self, gaps: Tensor, result: Pass, atoms: Tensor) -> Tensor:
@@ -154,7 +149,7 @@ class Search:
         open_clause = (gaps <= 0).flatten(1).to(weight.dtype)
         weight.scatter_add_(1, atoms.flatten(1), open_clause)
         slopes = result.slopes.abs()
-        slopes = slopes.clamp(min=0.05 * slopes.amax(-1, keepdim=True))
+        slopes = slopes.clamp(min=0.01 * slopes.amax(-1, keepdim=True))
         return torch.einsum("bs,bsn->bn", weight, slopes)
 
     def clip(self, domains: Domains, result: Pass) -> Domains:
