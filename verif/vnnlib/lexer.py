@@ -61,9 +61,9 @@ def _table(default: int, **classes: int) -> NDArray[np.uint8]:
 
 
 _SPACE, _PAREN, _OTHER = 0, 1, 2
-_CLASS = _table(_OTHER, **{" \t\r\n\f\v": _SPACE, "()": _PAREN})
-# Per byte: 0 digit or separator, 16 another character of numbers, 1 anything else; sums over a token tell if it is valid.
-_WEIGHT = _table(1, **{"0123456789 \t\r\n\f\v()": 0, ".eE+-": 16})
+_CLASS = _table(_OTHER, **{" \t\r\n\f\v": _SPACE, "()": _PAREN}).tobytes()
+# Per byte: 0 digit or separator, 2 another character of numbers, 4 the prefix of a variable, 1 anything else.
+_FLAGS = _table(1, **{"0123456789 \t\r\n\f\v()": 0, ".eE+-": 2, "XY_": 4}).tobytes()
 _NUMERIC = bytes(c if chr(c) in "0123456789.eE+-" else 32 for c in range(256))
 _FIRST = _table(
     Kind.WORD, **{"(": Kind.OPEN, ")": Kind.CLOSE, "0123456789.+-": Kind.NUMBER, "X": Kind.INPUT, "Y": Kind.OUTPUT}
@@ -72,21 +72,26 @@ _WORDS = {
     "<=": Kind.LE, ">=": Kind.GE, "<": Kind.LT, ">": Kind.GT, "=": Kind.EQ, "==": Kind.EQ, "!=": Kind.NE,
     "*": Kind.TIMES, "and": Kind.AND, "or": Kind.OR, "assert": Kind.ASSERT, "Real": Kind.REAL, "real": Kind.REAL,
 }  # fmt: skip
+_PAD = b" " * 16
 
 
 def tokenize(text: bytes, file: str) -> Tokens:
     """All tokens of a file; comments run from `;` to the end of the line."""
     if b";" in text:
         text = re.sub(rb";[^\n]*", lambda match: b" " * len(match[0]), text)
-    data = np.frombuffer(text, np.uint8)
-    class_ = np.concatenate([[np.uint8(_SPACE)], _CLASS[data], [np.uint8(_SPACE)]])
+    class_ = np.frombuffer(text.translate(_CLASS), np.uint8)
     inside = class_ == _OTHER
-    offset = np.flatnonzero((class_[1:-1] == _PAREN) | (inside[1:-1] & ~inside[:-2]))
+    start = class_ != _SPACE
+    start[1:] &= ~(inside[1:] & inside[:-1])
+    offset = np.flatnonzero(start)
     if not len(offset):
         raise error_at("P101", "the property file is empty", text, file, 0)
+    stop = inside.copy()
+    stop[:-1] &= ~inside[1:]
     length = np.ones(len(offset), np.int64)
-    words = class_[1:-1][offset] == _OTHER
-    length[words] = np.flatnonzero(inside[:-1] & ~inside[1:]) - offset[words]
+    words = inside[offset]
+    length[words] = np.flatnonzero(stop) + 1 - offset[words]
+    data = np.frombuffer(text + _PAD, np.uint8)
     kind = _FIRST[data[offset]]
     _classify(data, kind, offset, length)
     tokens = Tokens(text, file, kind, offset, length, np.zeros(len(offset)))
@@ -100,7 +105,8 @@ def _classify(data: NDArray[np.uint8], kind: NDArray[np.uint8], offset: Ints, le
     kind[sign & (data[offset] == ord("+"))] = Kind.PLUS
     kind[sign & (data[offset] == ord("-"))] = Kind.MINUS
     index = np.flatnonzero(kind == Kind.WORD)
-    key, size = _eight(data, offset[index], length[index]), length[index]
+    size = length[index]
+    key = _eight(data, offset[index], size)
     for word, value in _WORDS.items():
         kind[index[(key == _key(word)) & (size == len(word))]] = value
     declare = index[(key == _key("declare-")) & (size == len("declare-const"))]
@@ -109,10 +115,9 @@ def _classify(data: NDArray[np.uint8], kind: NDArray[np.uint8], offset: Ints, le
 
 def _eight(data: NDArray[np.uint8], offset: Ints, length: Ints) -> NDArray[np.uint64]:
     """The first eight bytes of each token as one number; shorter tokens are padded with zeros."""
-    position = offset[:, None] + np.arange(8)
-    block = data[np.minimum(position, len(data) - 1)]
-    block[np.arange(8) >= length[:, None]] = 0
-    return block.view("<u8").reshape(-1)
+    window = np.lib.stride_tricks.as_strided(data[:8].view("<u8"), (len(data) - 7,), (1,), writeable=False)
+    masks = np.array([(1 << 8 * k) - 1 for k in range(9)], np.uint64)
+    return np.asarray(window[offset] & masks[np.minimum(length, 8)])
 
 
 def _key(word: str) -> int:
@@ -122,18 +127,23 @@ def _key(word: str) -> int:
 def _values(tokens: Tokens, data: NDArray[np.uint8]) -> None:
     """Read all numbers and variable indices in one pass over a copy of the text that has nothing else."""
     kind, offset, length = tokens.kind, tokens.offset, tokens.length
-    weight = np.add.reduceat(_WEIGHT[data], offset, dtype=np.int64)
+    flags = np.bitwise_or.reduceat(np.frombuffer(tokens.text.translate(_FLAGS), np.uint8), offset)
     variable = (kind == Kind.INPUT) | (kind == Kind.OUTPUT)
-    proper = (weight == 2) & (length > 2) & (data[np.minimum(offset + 1, len(data) - 1)] == ord("_"))
+    proper = (flags == 4) & (length > 2) & (data[offset + 1] == ord("_"))
     kind[variable & ~proper] = Kind.WORD
-    bad = np.flatnonzero((kind == Kind.NUMBER) & (weight % 16 != 0))
+    bad = np.flatnonzero((kind == Kind.NUMBER) & (flags & 5 > 0))
     if len(bad):
         raise tokens.error("P101", f"'{tokens.word(bad[0])}' is not a number", int(bad[0]))
-    numeric = (kind == Kind.NUMBER) | (kind == Kind.INPUT) | (kind == Kind.OUTPUT)
-    blank = ~numeric & (kind != Kind.OPEN) & (kind != Kind.CLOSE) & (kind != Kind.AND) & (kind != Kind.OR)
+    numeric = (kind == Kind.NUMBER) | (variable & proper)
+    blank = ~numeric & (kind > Kind.CLOSE) & (kind != Kind.AND) & (kind != Kind.OR) & (flags & 2 > 0)
     only = np.frombuffer(tokens.text.translate(_NUMERIC), np.uint8).copy()
     only[ragged(offset[blank], length[blank])] = ord(" ")
     tokens.value[numeric] = _parse(tokens, only.tobytes(), np.flatnonzero(numeric))
+    index = tokens.value[variable & proper]
+    digits = np.floor(np.log10(np.maximum(index, 1))).astype(np.int64) + 1
+    odd = np.flatnonzero(variable & proper)[digits != length[variable & proper] - 2]
+    if len(odd):
+        raise tokens.error("P101", f"'{tokens.word(odd[0])}' is not a variable name", int(odd[0]))
 
 
 def _parse(tokens: Tokens, only: bytes, numeric: Ints) -> Floats:

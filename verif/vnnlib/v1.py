@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from verif.errors import PropertyError
 from verif.vnnlib.formula import (
-    Builder, Comparisons, Disjunction, Formula, Ints, Polynomial, clauses, conjunction, disjunction, minus, plus, times,
+    Bools, Builder, Comparisons, Disjunction, Formula, Ints, Polynomial, clauses, conjunction, disjunction, minus, plus, times,
 )  # fmt: skip
 from verif.vnnlib.lexer import Kind, Tokens, between, ragged, tokenize
 
@@ -52,10 +52,8 @@ class _Stream:
 def parse(text: bytes, file: str) -> File:
     """Read a whole file; `file` is its name in messages. Raises PropertyError with file:line:column."""
     tokens = tokenize(text, file)
-    none = np.zeros(len(tokens), np.int64)
-    stream = _Stream(tokens.kind.copy(), np.arange(len(tokens)), none, none.copy())
-    stream, inputs, outputs = _declarations(tokens, stream)
-    stream, comparisons = _comparisons(tokens, stream, (inputs, outputs))
+    declared, inputs, outputs = _declarations(tokens)
+    stream, comparisons = _comparisons(tokens, declared, (inputs, outputs))
     stream, _ = _reduce(stream, Kind.AND, Kind.CLAUSE, Kind.CLAUSE)
     stream, parts = _reduce(stream, Kind.OR, Kind.CLAUSE, Kind.DISJUNCTION)
     stream, asserts = _assertions(stream, parts)
@@ -69,9 +67,9 @@ def parse(text: bytes, file: str) -> File:
     )
 
 
-def _declarations(tokens: Tokens, stream: _Stream) -> tuple[_Stream, int, int]:
-    """Take out every `(declare-const X_0 Real)` and count the variables."""
-    kind = stream.kind
+def _declarations(tokens: Tokens) -> tuple[Bools, int, int]:
+    """Which tokens belong to declarations `(declare-const X_0 Real)`, and the numbers of inputs and outputs."""
+    kind = tokens.kind
     at = np.flatnonzero(kind == Kind.DECLARE)
     fits = (at > 0) & (at + 3 < len(kind))
     inner = at[fits]
@@ -81,7 +79,7 @@ def _declarations(tokens: Tokens, stream: _Stream) -> tuple[_Stream, int, int]:
         message = "a declaration must read `(declare-const X_0 Real)`, with a name X_<number> or Y_<number>"
         raise tokens.error("P101", message, int(at[~fits][0]))
     counts = [_count(tokens, at[kind[at + 1] == side] + 1) for side in (Kind.INPUT, Kind.OUTPUT)]
-    return stream.keep(~between(len(kind), at - 1, at + 3)), counts[0], counts[1]
+    return between(len(kind), at - 1, at + 3), counts[0], counts[1]
 
 
 def _count(tokens: Tokens, at: Ints) -> int:
@@ -99,34 +97,34 @@ def _count(tokens: Tokens, at: Ints) -> int:
     return len(unique)
 
 
-def _comparisons(tokens: Tokens, stream: _Stream, counts: tuple[int, int]) -> tuple[_Stream, Comparisons]:
+def _comparisons(tokens: Tokens, declared: Bools, counts: tuple[int, int]) -> tuple[_Stream, Comparisons]:
     """Replace `(<= a b)` and the like, where a and b are names or numbers, by clauses of one comparison."""
-    kind = stream.kind
-    used = tokens.kind[stream.at]
+    kind = tokens.kind
     for side, count in zip((Kind.INPUT, Kind.OUTPUT), counts, strict=True):
-        beyond = np.flatnonzero((used == side) & (tokens.value[stream.at] >= count))
+        beyond = np.flatnonzero((kind == side) & (tokens.value >= count))
         if len(beyond):
-            at = int(stream.at[beyond[0]])
+            at = int(beyond[0])
             note = f"{count} {'input' if side == Kind.INPUT else 'output'} variables are declared"
             raise tokens.error("P102", f"variable '{tokens.word(at)}' is not declared", at, notes=(note,))
     at = np.flatnonzero((kind >= Kind.LE) & (kind <= Kind.GT))
     at = at[(at > 0) & (at + 3 < len(kind))]
     operands = [(kind[at + k] >= Kind.NUMBER) & (kind[at + k] <= Kind.OUTPUT) for k in (1, 2)]
     at = at[(kind[at - 1] == Kind.OPEN) & operands[0] & operands[1] & (kind[at + 3] == Kind.CLOSE)]
-    table = _table(tokens, stream, at, counts[0])
-    keep = ~between(len(kind), at, at + 3)
-    kind[at - 1], stream.first[at - 1], stream.count[at - 1] = Kind.CLAUSE, np.arange(len(at)), 1
-    return stream.keep(keep), table
+    kept = np.flatnonzero(~(declared | between(len(kind), at, at + 3)))
+    made = np.searchsorted(kept, at - 1)
+    stream = _Stream(kind[kept], kept, np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64))
+    stream.kind[made], stream.first[made], stream.count[made] = Kind.CLAUSE, np.arange(len(at)), 1
+    return stream, _table(tokens, at, counts[0])
 
 
-def _table(tokens: Tokens, stream: _Stream, at: Ints, inputs: int) -> Comparisons:
-    op = stream.kind[at]
+def _table(tokens: Tokens, at: Ints, inputs: int) -> Comparisons:
+    op = tokens.kind[at]
     sign = np.where((op == Kind.LE) | (op == Kind.LT), 1.0, -1.0)
-    sides = np.stack([stream.kind[at + 1], stream.kind[at + 2]], 1)
-    value = np.stack([tokens.value[stream.at[at + 1]], tokens.value[stream.at[at + 2]]], 1)
+    sides = np.stack([tokens.kind[at + 1], tokens.kind[at + 2]], 1)
+    value = np.stack([tokens.value[at + 1], tokens.value[at + 2]], 1)
     signs = np.stack([sign, -sign], 1)
     variable = sides != Kind.NUMBER
-    number = value.astype(np.int64, casting="unsafe") + np.where(sides == Kind.OUTPUT, inputs, 0)
+    number = np.where(variable, value, 0).astype(np.int64) + np.where(sides == Kind.OUTPUT, inputs, 0)
     return Comparisons(
         np.concatenate([[0], np.cumsum(variable.sum(1))]),
         number[variable],
