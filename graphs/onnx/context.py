@@ -148,7 +148,7 @@ class Context:
     def finite(self, tensor: Tensor) -> Tensor:
         """A param, checked: NaN and infinity would make bounds meaningless (G104)."""
         if bool(torch.isfinite(tensor).all()):
-            return tensor.double() if tensor.dtype == torch.bool else tensor
+            return tensor
         known = [v for v in self.inputs if isinstance(v, Constant) and not bool(torch.isfinite(v.tensor).all())]
         raise nonfinite(known[0].name if known else self.origin, self.where, tensor)
 

@@ -119,12 +119,9 @@ def _match(sweep: Sweep, region: Region, known: tuple[str, float], tolerance: fl
 def _emit(sweep: Sweep, node: Node, source: str, op: str, found: tuple[float, float]) -> str:
     scale, factor = found
     add = sweep.builder.add
-    exact = abs(scale - 1.0) < 1e-7
-    if not exact:
-        source = add("scale", [source], {"factor": torch.tensor(scale).double()}, origin=node.origin)
-        sweep.uses[source] = 1
+    if abs(scale - 1.0) > 1e-7:
+        source = sweep.between("scale", source, node, params={"factor": torch.tensor(scale).double()})
     if factor == 1.0:
         return add(op, [source], name=node.name, origin=node.origin)
-    source = add(op, [source], origin=node.origin)
-    sweep.uses[source] = 1
+    source = sweep.between(op, source, node)
     return add("scale", [source], {"factor": torch.tensor(factor).double()}, name=node.name, origin=node.origin)

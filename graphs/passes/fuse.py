@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphs.ir import Graph, Node
+from graphs.passes.dead import drop_dead
 from graphs.passes.rewrite import Sweep, rewrite
 
 
@@ -40,7 +41,7 @@ CONVS = ("conv", "conv_transpose")
 def fuse_affine(graph: Graph) -> Graph:
     """Apply all fusions, each node with its maker, until no two neighbours fuse."""
     while True:
-        fused = rewrite(rewrite(graph, _scale_first), _rule)
+        fused = drop_dead(rewrite(drop_dead(rewrite(graph, _reorder)), _rule))
         if len(fused) == len(graph):
             return fused
         graph = fused
@@ -58,8 +59,6 @@ def _rule(sweep: Sweep, node: Node) -> str | None:
     if fused is None:
         return None
     heavy = maker if maker.op in ("linear", *CONVS) else node
-    del sweep.builder.nodes[maker.name]
-    sweep.uses[maker.inputs[0]] = sweep.uses.get(maker.inputs[0], 1)
     return sweep.builder.add(
         fused.op, maker.inputs, fused.params, fused.attrs, name=node.name, origin=heavy.origin
     )
@@ -69,31 +68,34 @@ def _free(sweep: Sweep, maker: Node) -> bool:
     return sweep.only_reader(maker.name) and maker.name not in sweep.old.outputs
 
 
-def _scale_first(sweep: Sweep, node: Node) -> str | None:
-    """Scale and shift move behind a reshape that a linear (or another such) reads; scale moves before shift."""
-    if node.op not in ("reshape", "scale"):
+def _reorder(sweep: Sweep, node: Node) -> str | None:
+    """Brings scale and shift next to what they fuse with: past a reshape, and scale before shift."""
+    if node.op not in ("reshape", "scale", "shift"):
         return None
     maker = sweep.node(node.inputs[0])
-    if maker.op not in (("scale", "shift") if node.op == "reshape" else ("shift",)) or not _free(sweep, maker):
+    if len(maker.inputs) != 1 or not _free(sweep, maker):
         return None
-    (role, value), = sweep.params(maker).items()
-    first, shape = maker.inputs[0], maker.shape
-    if sweep.node(first).shape != shape:
-        return None
-    if node.op == "reshape":
-        if any(reader.op not in ("linear", "scale", "shift", "reshape") for reader in sweep.readers[node.name]):
-            return None
-        moved = sweep.builder.add("reshape", [first], attrs=node.attrs, origin=node.origin)
-        value = value.reshape(()) if value.numel() == 1 else value.expand(shape).reshape(node.shape)
-        last = (maker.op, {role: value}, maker.origin)
-    else:
-        factor = sweep.params(node)["factor"]
-        moved = sweep.builder.add("scale", [first], {"factor": factor}, origin=node.origin)
-        last = ("shift", {"offset": value * factor}, maker.origin)
-    del sweep.builder.nodes[maker.name]
-    sweep.uses[moved] = 1
-    op, params, origin = last
-    return sweep.builder.add(op, [moved], params, name=node.name, origin=origin)
+    first = sweep.node(maker.inputs[0])
+    if node.op == "reshape" and maker.op in ("scale", "shift") and first.shape == maker.shape:
+        if all(reader.op in ("linear", "scale", "shift", "reshape") for reader in sweep.readers[node.name]):
+            moved = sweep.between("reshape", first.name, node, attrs=node.attrs)
+            return _spread(sweep, maker, moved, node, maker)
+    elif maker.op == "reshape" and first.op == "linear" and _free(sweep, first) and node.shape == maker.shape:
+        moved = _spread(sweep, node, first.name, replace(node, name=f"{node.name}:{node.op}", shape=first.shape), maker)
+        sweep.uses[moved] = 1
+        return sweep.builder.add("reshape", [moved], attrs=maker.attrs, name=node.name, origin=maker.origin)
+    elif node.op == "scale" and maker.op == "shift" and first.shape == maker.shape:
+        factor, offset = sweep.params(node)["factor"], sweep.params(maker)["offset"]
+        moved = sweep.between("scale", first.name, node, params={"factor": factor})
+        return sweep.builder.add("shift", [moved], {"offset": offset * factor}, name=node.name, origin=maker.origin)
+    return None
+
+
+def _spread(sweep: Sweep, affine: Node, source: str, target: Node, at: Node) -> str:
+    """A scale or shift of a value of `at`'s shape, on the reshaped `source` instead, as the value `target`."""
+    ((role, value),) = sweep.params(affine).items()
+    value = value.reshape(()) if value.numel() == 1 else value.expand(at.shape).reshape(target.shape)
+    return sweep.builder.add(affine.op, [source], {role: value}, name=target.name, origin=affine.origin)
 
 
 def _along(value: Tensor, shape: tuple[int, ...], axis: int) -> Tensor | None:

@@ -28,11 +28,11 @@ def upsample_input(ctx: Context, x: Value, scales: Value) -> Value:
 
 
 def _upsample(ctx: Context, x: Value, scales: Sequence[float]) -> Value:
-    """Before opset 11: position / scale, rounded down for `nearest`."""
+    """Before opset 11: position / scale; for `nearest` rounded down, or up where the value shrinks, as runtimes do."""
     mode = str(ctx.attr("mode", "nearest"))
     for axis, scale in enumerate(scales):
         size = int(np.floor(np.float32(x.shape[axis]) * np.float32(scale)))
-        x = _resample(ctx, x, axis, (size, scale), (mode, "asymmetric", "floor"))
+        x = _resample(ctx, x, axis, (size, scale), (mode, "asymmetric", "ceil" if scale < 1 else "floor"))
     return x
 
 
