@@ -36,9 +36,9 @@ class Variable:
     """A name that a property gives to a value of a network.
 
     `value` is the value's name in the network's graph, `origin` its name in the user's model; `kind` is "input",
-    "hidden" or "output"; `shape` and `dtype` are the network's; `declared` is the shape by which the property indexes it
-    where that differs (in axes of size 1). In VNN-LIB 1.0 several variables are called X (or
-    Y) and their numbering runs on from one to the next.
+    "hidden" or "output"; `shape` and `dtype` are the network's; `declared` is the shape by which the property indexes
+    it (it may differ in axes of size 1). In VNN-LIB 1.0 several variables are called X (or Y) and their numbering runs
+    on from one to the next.
     """
 
     name: str
@@ -158,7 +158,7 @@ class Query:
             for name in network.graph.inputs:
                 dtype = str(network.graph[name].attrs.get("dtype", "float32"))
                 found.setdefault(dtype, []).append(self.property.gather[key(network.name, name)].reshape(-1))
-        return {dtype: torch.cat(positions).unique() for dtype, positions in found.items()}
+        return {dtype: torch.unique(torch.cat(positions)) for dtype, positions in found.items()}
 
 
 Source = str | Path | Graph | Network

@@ -43,8 +43,8 @@ def replay(query: Query, point: Tensor) -> Replay:
     inputs = _inputs(query, point)
     values = _run(query, inputs)
     reason = _reason(query, point, {**inputs, **values})
-    seen = (dict(_named(query.property, name, array) for name, array in side.items()) for side in (inputs, values))
-    return Replay(not reason, point, *seen, reason)
+    seen, given = (dict(_named(query.property, *item) for item in side.items()) for side in (values, inputs))
+    return Replay(not reason, point, given, seen, reason)
 
 
 def _settle(query: Query, point: Tensor) -> Tensor:

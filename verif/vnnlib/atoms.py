@@ -40,8 +40,9 @@ def atom_table(table: Comparisons, rows: Ints) -> AtomTable:
     """Scale the comparisons in `rows` (sorted) so that multiples of one expression coincide, and share them."""
     start, terms = table.start[rows], table.terms[rows]
     at, owner = ragged(start, terms), np.repeat(np.arange(len(rows)), terms)
-    scale = _scale(table.coefficient[at], owner, table.coefficient[start] if len(rows) else np.zeros(0), -table.constant[rows])
-    variable, coefficient = table.variable[at], table.coefficient[at] / scale[owner]
+    variable, coefficient = table.variable[at], table.coefficient[at]
+    scale = _scale(coefficient, owner, table.coefficient[start], -table.constant[rows])
+    coefficient = coefficient / scale[owner]
     atom, first = _share(terms, variable, coefficient)
     kept = ragged(np.concatenate([[0], np.cumsum(terms)])[first], terms[first])
     return AtomTable(
@@ -57,7 +58,7 @@ def atom_table(table: Comparisons, rows: Ints) -> AtomTable:
 
 
 def _scale(coefficient: Floats, owner: Ints, first: Floats, threshold: Floats) -> Floats:
-    """Positive divisors that round nothing: the first coefficient where all are multiples of it, else a power of two."""
+    """Positive divisors that round nothing: the first coefficient if all are multiples of it, else a power of two."""
     first = np.abs(first)
     fraction, exponent = np.frexp(first)
     divides = np.fmod(coefficient, first[owner]) == 0

@@ -52,9 +52,7 @@ def match_networks(declared: Sequence[Declared], given: Networks, file: str) -> 
     return [_load(d, declared, names, given, file) for d in declared]
 
 
-def _load(
-    declared: Declared, others: Sequence[Declared], names: dict[str, str], given: Networks, file: str
-) -> Network:
+def _load(declared: Declared, others: Sequence[Declared], names: dict[str, str], given: Networks, file: str) -> Network:
     name = names[declared.name]
     if declared.equal_to:
         twin = names[declared.equal_to]
@@ -116,9 +114,7 @@ def _unknown(name: str, network: str, file: str) -> PropertyError:
     return PropertyError("P110", f"network '{network}' has no value '{name}' to be declared as hidden", where=file)
 
 
-def variables_of_query(
-    declared: Sequence[Declared], networks: Sequence[Network], file: str
-) -> tuple[Variable, ...]:
+def variables_of_query(declared: Sequence[Declared], networks: Sequence[Network], file: str) -> tuple[Variable, ...]:
     """All variables, every network's inputs first; checks counts, shapes and types against the networks."""
     inputs: list[Variable] = []
     others: list[Variable] = []
@@ -159,4 +155,6 @@ def _variable(declaration: Declaration, network: Network, name: str, file: str) 
             where=file,
         )
     origin = declaration.onnx or node.origin if declaration.kind == "hidden" else node.origin
-    return Variable(declaration.name, network.name, name, declaration.kind, node.shape, dtype, origin, declaration.shape)
+    return Variable(
+        declaration.name, network.name, name, declaration.kind, node.shape, dtype, origin, declaration.shape
+    )

@@ -25,7 +25,7 @@ MAX_CLAUSES = 1_000_000
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Row i says: sum of coefficient[k] * variable[k] for k in start[i]:start[i+1], + constant[i], <= 0 (strict: < 0)."""
+    """Row i: sum of coefficient[k] * variable[k] over k in start[i]:start[i+1], + constant[i], <= 0 (strict: < 0)."""
 
     start: Ints
     variable: Ints
@@ -64,6 +64,7 @@ class Disjunction:
 
     @property
     def sizes(self) -> Ints:
+        """Number of rows of each clause."""
         return np.diff(self.start)
 
 

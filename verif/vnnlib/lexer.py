@@ -171,7 +171,7 @@ def ragged(first: Ints, count: Ints) -> Ints:
     total = np.cumsum(count)
     if not len(total) or not total[-1]:
         return np.zeros(0, np.int64)
-    return np.arange(total[-1]) + np.repeat(first - np.concatenate([[0], total[:-1]]), count)
+    return np.asarray(np.arange(total[-1]) + np.repeat(first - np.concatenate([[0], total[:-1]]), count))
 
 
 def between(size: int, first: Ints, last: Ints) -> Bools:
@@ -179,4 +179,4 @@ def between(size: int, first: Ints, last: Ints) -> Bools:
     change = np.zeros(size + 1, np.int8)
     change[first] += 1
     change[last + 1] -= 1
-    return np.cumsum(change[:-1], dtype=np.int8) > 0
+    return np.asarray(np.cumsum(change[:-1], dtype=np.int8) > 0)

@@ -11,85 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verif.errors import PropertyError
-from verif.vnnlib.formula import Bools, Comparisons, Disjunction, Floats, Ints, clauses
+from verif.vnnlib.boxes import Bounds, Boxes, exact
+from verif.vnnlib.formula import Bools, Disjunction, Floats, Ints, clauses
+from verif.vnnlib.lexer import ragged
 from verif.vnnlib.source import Source
 
 MAX_PRODUCT = 4096  # boxes made by meeting two disjunctions over inputs; beyond it the smaller one stays as atoms
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """lower <= x <= upper, (U, n) each; an open end does not belong to the box."""
-
-    lower: Floats
-    upper: Floats
-    open_lower: Bools
-    open_upper: Bools
-
-    def __len__(self) -> int:
-        return len(self.lower)
-
-    @classmethod
-    def unbounded(cls, n: int) -> Boxes:
-        """One box without bounds."""
-        none = np.zeros((1, n), bool)
-        return cls(np.full((1, n), -np.inf), np.full((1, n), np.inf), none, none)
-
-    def take(self, index: Ints | Bools) -> Boxes:
-        """The boxes at an index."""
-        return Boxes(self.lower[index], self.upper[index], self.open_lower[index], self.open_upper[index])
-
-    def meet(self, other: Boxes) -> Boxes:
-        """Pairwise intersections."""
-        lower, upper = np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper)
-        return Boxes(
-            lower,
-            upper,
-            (self.open_lower & (self.lower == lower)) | (other.open_lower & (other.lower == lower)),
-            (self.open_upper & (self.upper == upper)) | (other.open_upper & (other.upper == upper)),
-        )
-
-    @property
-    def gap(self) -> Bools:
-        """Where no number fits, (U, n)."""
-        return (self.lower > self.upper) | ((self.lower == self.upper) & (self.open_lower | self.open_upper))
-
-    def tightened(self, owner: Ints, bounds: Bounds) -> Boxes:
-        """These boxes with bounds added; `owner` says to which box each belongs."""
-        lower, upper = self.lower.copy(), self.upper.copy()
-        at, below = (owner, bounds.position), bounds.is_upper
-        np.minimum.at(upper, (owner[below], bounds.position[below]), bounds.value[below])
-        np.maximum.at(lower, (owner[~below], bounds.position[~below]), bounds.value[~below])
-        open_lower, open_upper = self.open_lower & (self.lower == lower), self.open_upper & (self.upper == upper)
-        strict_upper = bounds.strict & below & (bounds.value == upper[at])
-        strict_lower = bounds.strict & ~below & (bounds.value == lower[at])
-        open_upper[owner[strict_upper], bounds.position[strict_upper]] = True
-        open_lower[owner[strict_lower], bounds.position[strict_lower]] = True
-        return Boxes(lower, upper, open_lower, open_upper)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Comparisons of one input with a constant: position in z, value, side, strictness."""
-
-    position: Ints
-    value: Floats
-    is_upper: Bools
-    strict: Bools
-
-    @classmethod
-    def of(cls, table: Comparisons, rows: Ints, position: Ints) -> Bounds:
-        """From rows a x + c <= 0. A quotient that is rounded is moved outwards (the row then stays as an atom, too)."""
-        first = table.start[rows]
-        a, c = table.coefficient[first], table.constant[rows]
-        value = -c / a + 0.0
-        outwards = np.nextafter(value, np.where(a > 0, np.inf, -np.inf))
-        return cls(position[table.variable[first]], np.where(_exact(a), value, outwards), a > 0, table.strict[rows])
-
-
-def _exact(coefficient: Floats) -> Bools:
-    """Division by a power of two does not round."""
-    return np.abs(np.frexp(coefficient)[0]) == 0.5
 
 
 @dataclass(frozen=True)
@@ -129,7 +56,7 @@ class _Rows:
             nothing = np.zeros(len(table), bool)
             return cls(constant & satisfied, constant & ~satisfied, nothing, nothing)
         bound = (table.terms == 1) & (table.variable[first] < source.inputs)
-        return cls(constant & satisfied, constant & ~satisfied, bound, bound & _exact(table.coefficient[first]))
+        return cls(constant & satisfied, constant & ~satisfied, bound, bound & exact(table.coefficient[first]))
 
 
 def regions(source: Source, position: Ints) -> Regions:
@@ -140,7 +67,7 @@ def regions(source: Source, position: Ints) -> Regions:
     box = box.tightened(np.zeros(len(bounds.position), np.int64), bounds)
     rest = common[~rows.true[common] & ~rows.exact[common]]
     if rows.false[common].any() or box.gap.any():
-        return _nothing(box, rest, _contradiction(source, position, box))
+        return _nothing(box, _contradiction(source, position, box))
     boxes, factors = box, []
     disjunctions = [_cleaned(factor, rows) for factor in source.factors]
     for factor in sorted(disjunctions, key=len, reverse=True):
@@ -152,11 +79,13 @@ def regions(source: Source, position: Ints) -> Regions:
         boxes = boxes.take(left).meet(split.boxes.take(right))
         factors = [replace(f, span=f.span[left]) for f in factors]
         factors.append(Factor(split.factors[0].disjunction, split.factors[0].span[right]))
-    possible = ~boxes.gap.any(1) & np.all([f.span[:, 1] > f.span[:, 0] for f in factors] or [True], axis=0)
+    boxes = _implied(source, position, boxes, rest)
+    possible = ~_any(boxes.gap)
+    for f in factors:
+        possible &= f.span[:, 1] > f.span[:, 0]
     boxes, factors = boxes.take(possible), [replace(f, span=f.span[possible]) for f in factors]
     if not len(boxes):
-        return _nothing(box, rest, "the input set is empty: no disjunct can be satisfied")
-    boxes = _implied(source, position, boxes, rest)
+        return _nothing(box, "the input set is empty: no disjunct can be satisfied")
     _require_bounds(source, position, boxes)
     return Regions(boxes, factors, rest)
 
@@ -167,7 +96,8 @@ def _implied(source: Source, position: Ints, boxes: Boxes, common: Ints) -> Boxe
     Interval propagation; every bound is moved outwards by more than its rounding error, and the constraints stay.
     """
     table, lower, upper = source.comparisons, boxes.lower.copy(), boxes.upper.copy()
-    rows = [r for r in common if table.terms[r] > 1 and (table.variable[slice(*table.start[r : r + 2])] < source.inputs).all()]
+    several = [int(row) for row in common if table.terms[row] > 1]
+    rows = [row for row in several if (table.variable[slice(*table.start[row : row + 2])] < source.inputs).all()]
     changed = bool(np.isinf(lower).any() or np.isinf(upper).any())
     while changed:
         changed = False
@@ -186,8 +116,14 @@ def _implied(source: Source, position: Ints, boxes: Boxes, common: Ints) -> Boxe
     return replace(boxes, lower=lower, upper=upper)
 
 
-def _nothing(box: Boxes, rest: Ints, warning: str) -> Regions:
-    return Regions(box.take(np.zeros(0, np.int64)), [], rest, (warning,))
+def _any(mask: Bools) -> Bools:
+    """Which rows have a true entry."""
+    return np.asarray(mask.any(1))
+
+
+def _nothing(box: Boxes, warning: str) -> Regions:
+    none = np.zeros(0, np.int64)
+    return Regions(box.take(none), [], none, (warning,))
 
 
 def _cleaned(factor: Disjunction, rows: _Rows) -> Disjunction:
@@ -208,17 +144,16 @@ def _split(source: Source, factor: Disjunction, rows: _Rows, position: Ints, box
     bound = rows.bound[factor.rows]
     bounds = Bounds.of(source.comparisons, factor.rows[bound], position)
     boxes = box.take(np.zeros(len(factor), np.int64)).tightened(owner[bound], bounds)
-    possible = ~boxes.gap.any(1)
+    possible = ~_any(boxes.gap)
     left = _chosen(factor, owner, possible, ~rows.exact[factor.rows])
     boxes = boxes.take(possible)
     numbers = np.concatenate([boxes.lower, boxes.upper, boxes.open_lower, boxes.open_upper], 1)
     first, group = _unique_rows(numbers)
     order = np.argsort(group, kind="stable")
-    sizes, at = left.sizes[order], np.split(left.rows, left.start[1:-1]) if len(left) else []
-    sorted_rows = np.concatenate([at[i] for i in order]) if at else left.rows
+    rows_in_order = left.rows[ragged(left.start[order], left.sizes[order])]
     ends = np.cumsum(np.bincount(group, minlength=len(first)))
-    span = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1).astype(np.int64) if len(first) else np.zeros((0, 2), int)
-    return Regions(boxes.take(first), [Factor(clauses(sorted_rows, sizes), span)], left.rows)
+    span = np.stack([np.concatenate([[0], ends])[:-1], ends], 1).astype(np.int64)
+    return Regions(boxes.take(first), [Factor(clauses(rows_in_order, left.sizes[order]), span)], left.rows)
 
 
 def _unique_rows(numbers: Floats) -> tuple[Ints, Ints]:
@@ -244,9 +179,9 @@ def _contradiction(source: Source, position: Ints, box: Boxes) -> str:
 
 
 def _require_bounds(source: Source, position: Ints, boxes: Boxes) -> None:
-    free_below, free_above = np.isinf(boxes.lower).any(0), np.isinf(boxes.upper).any(0)
+    free_below, free_above = _any(np.isinf(boxes.lower).T), _any(np.isinf(boxes.upper).T)
     free = free_below | free_above
-    if not free.any():
+    if not bool(free.any()):
         return
     at = int(np.flatnonzero(free)[0])
     name = source.label(int(np.flatnonzero(position == at)[0]))

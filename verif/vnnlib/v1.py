@@ -14,8 +14,20 @@ from numpy.typing import NDArray
 
 from verif.errors import PropertyError
 from verif.vnnlib.formula import (
-    Bools, Builder, Comparisons, Disjunction, Formula, Ints, Polynomial, clauses, conjunction, disjunction, minus, plus, times,
-)  # fmt: skip
+    Bools,
+    Builder,
+    Comparisons,
+    Disjunction,
+    Formula,
+    Ints,
+    Polynomial,
+    clauses,
+    conjunction,
+    disjunction,
+    minus,
+    plus,
+    times,
+)
 from verif.vnnlib.lexer import Kind, Tokens, between, ragged, tokenize
 
 _COMPARE = {Kind.LE: "<=", Kind.GE: ">=", Kind.LT: "<", Kind.GT: ">", Kind.EQ: "==", Kind.NE: "!="}
@@ -35,7 +47,7 @@ class File:
 
 @dataclass(frozen=True)
 class _Stream:
-    """Tokens after reductions: `at` is the first original token; `first` and `count` are what a made token stands for."""
+    """Tokens after reductions: `at` is the first token; `first` and `count` say what a made one stands for."""
 
     kind: NDArray[np.uint8]
     at: Ints
@@ -62,9 +74,7 @@ def parse(text: bytes, file: str) -> File:
         rest = _Reader(tokens, stream, parts, builder, inputs).commands()
     except RecursionError:
         raise PropertyError("P107", "parentheses are nested too deeply", where=file) from None
-    return File(
-        inputs, outputs, builder.products, comparisons.append(builder.table()), conjunction([*asserts, *rest])
-    )
+    return File(inputs, outputs, builder.products, comparisons.append(builder.table()), conjunction([*asserts, *rest]))
 
 
 def _declarations(tokens: Tokens) -> tuple[Bools, int, int]:
@@ -74,7 +84,9 @@ def _declarations(tokens: Tokens) -> tuple[Bools, int, int]:
     fits = (at > 0) & (at + 3 < len(kind))
     inner = at[fits]
     named = (kind[inner + 1] == Kind.INPUT) | (kind[inner + 1] == Kind.OUTPUT)
-    fits[fits] = named & (kind[inner - 1] == Kind.OPEN) & (kind[inner + 2] == Kind.REAL) & (kind[inner + 3] == Kind.CLOSE)
+    fits[fits] = (
+        named & (kind[inner - 1] == Kind.OPEN) & (kind[inner + 2] == Kind.REAL) & (kind[inner + 3] == Kind.CLOSE)
+    )
     if not fits.all():
         message = "a declaration must read `(declare-const X_0 Real)`, with a name X_<number> or Y_<number>"
         raise tokens.error("P101", message, int(at[~fits][0]))
@@ -103,9 +115,9 @@ def _comparisons(tokens: Tokens, declared: Bools, counts: tuple[int, int]) -> tu
     for side, count in zip((Kind.INPUT, Kind.OUTPUT), counts, strict=True):
         beyond = np.flatnonzero((kind == side) & (tokens.value >= count))
         if len(beyond):
-            at = int(beyond[0])
+            name = tokens.word(int(beyond[0]))
             note = f"{count} {'input' if side == Kind.INPUT else 'output'} variables are declared"
-            raise tokens.error("P102", f"variable '{tokens.word(at)}' is not declared", at, notes=(note,))
+            raise tokens.error("P102", f"variable '{name}' is not declared", int(beyond[0]), notes=(note,))
     at = np.flatnonzero((kind >= Kind.LE) & (kind <= Kind.GT))
     at = at[(at > 0) & (at + 3 < len(kind))]
     operands = [(kind[at + k] >= Kind.NUMBER) & (kind[at + k] <= Kind.OUTPUT) for k in (1, 2)]

@@ -1,4 +1,4 @@
-"""VNN-LIB 2.0 through the syntax tree of the PyPI package `vnnlib` (its `compat` layer loses strictness and equality)."""
+"""VNN-LIB 2.0 through the syntax tree of the PyPI package `vnnlib` (its `compat` layer loses strictness and `==`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from verif.errors import PropertyError
 from verif.networks import Networks
 from verif.query import Network, Property, Variable
 from verif.vnnlib.compile import compile_source
-from verif.vnnlib.declared import Declared, Declaration, match_networks, variables_of_query
+from verif.vnnlib.declared import Declaration, Declared, match_networks, variables_of_query
 from verif.vnnlib.formula import Builder, Formula, Polynomial, conjunction, disjunction
 from verif.vnnlib.lexer import error_at
 from verif.vnnlib.source import Source
