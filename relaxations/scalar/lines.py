@@ -67,7 +67,7 @@ class ScalarLines(Relaxation):
 
 def _dot(rows: Tensor, bias: Tensor) -> Tensor:
     """rows (B, S, *N) times bias (B, *N), summed over N."""
-    return torch.matmul(rows.flatten(2), bias.flatten(1).unsqueeze(-1)).squeeze(-1)
+    return torch.matmul(rows.reshape(*rows.shape[:2], -1), bias.reshape(len(bias), -1).unsqueeze(-1)).squeeze(-1)
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:

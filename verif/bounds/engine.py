@@ -20,7 +20,7 @@ from graphs.ops import OPS, Kind
 from relaxations import RULES, Affine, Call, Interval, Relaxation
 from relaxations.affine import AffineRelaxation, Selection
 from relaxations.sets import Box, InputSet
-from verif.bounds.structure import exact_nodes
+from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Rows, Sweep
 
 FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
@@ -52,9 +52,15 @@ class Engine:
         self.affine = {node.name for node in graph if node.op != INPUT and OPS[node.op].kind is Kind.AFFINE}
         self.widest = max(node.size for node in graph)
 
-    def limit(self, like: Tensor) -> int:
-        """How many rows one chunk of a sweep may have."""
-        return max(1, self.chunk_bytes // (self.widest * like.element_size()))
+    def limit(self, like: Tensor, at: str | None = None) -> int:
+        """How many rows (on node `at`) one chunk of a sweep may have."""
+        size = row_size(self.graph, at) if at is not None and self.is_map(at) else self.widest
+        return max(1, self.chunk_bytes // (size * like.element_size()))
+
+    def is_map(self, name: str) -> bool:
+        """Whether a node's value is a feature map, whose unit rows are windows."""
+        shape = self.graph[name].shape
+        return len(shape) == 4 and shape[0] == 1 and shape[2] * shape[3] > 1
 
     def interval(self, region: InputSet) -> dict[str, Interval]:
         """Interval bounds of every node, each (B, *N)."""
@@ -164,24 +170,39 @@ class _State:
         if total == 0:
             return
         lower, upper = held.lower.flatten(1).clone(), held.upper.flatten(1).clone()
-        limit = max(1, self.engine.limit(lower) // 2)
-        if self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union):
-            step = max(1, limit // max(1, len(union)))
-            for first in range(0, self.boxes, step):
-                boxes = slice(first, min(first + step, self.boxes))
-                owner = None if step >= self.boxes else torch.arange(boxes.start, boxes.stop)
-                for part in union.split(limit):
-                    low, high = self._both(name, Selection(part, (1, len(part))), owner)
-                    lower[boxes, part] = torch.fmax(lower[boxes, part], low)
-                    upper[boxes, part] = torch.fmin(upper[boxes, part], high)
+        limit = max(1, self.engine.limit(lower, name) // 2)
+        if self.engine.is_map(name):
+            owners, entries = _by_pixel(flat, self.engine.graph[name].shape)
+            self._ragged(name, (owners, entries), limit, (lower, upper))
+        elif self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union):
+            self._shared(name, union, limit, (lower, upper))
         else:
             owners, entries = flat.nonzero(as_tuple=True)
-            for owner, part in zip(owners.split(limit), entries.split(limit), strict=True):
-                low, high = self._both(name, Selection(part, (len(part), 1)), owner)
-                lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
-                upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
+            self._ragged(name, (owners, entries), limit, (lower, upper))
         shape = held.lower.shape
         self.intervals[name] = _ordered(lower.reshape(shape), upper.reshape(shape))
+
+    def _shared(self, name: str, entries: Tensor, limit: int, bounds: tuple[Tensor, Tensor]) -> None:
+        """The same rows for every box, in chunks of boxes."""
+        lower, upper = bounds
+        step = max(1, limit // len(entries))
+        for first in range(0, self.boxes, step):
+            boxes = slice(first, min(first + step, self.boxes))
+            owner = None if step >= self.boxes else torch.arange(boxes.start, boxes.stop)
+            for part in entries.split(limit):
+                low, high = self._both(name, Selection(part, (1, len(part))), owner)
+                lower[boxes, part] = torch.fmax(lower[boxes, part], low)
+                upper[boxes, part] = torch.fmin(upper[boxes, part], high)
+
+    def _ragged(
+        self, name: str, rows: tuple[Tensor, Tensor], limit: int, bounds: tuple[Tensor, Tensor]
+    ) -> None:
+        """Rows (box, entry), each with its own box."""
+        lower, upper = bounds
+        for owner, part in zip(rows[0].split(limit), rows[1].split(limit), strict=True):
+            low, high = self._both(name, Selection(part, (len(part), 1)), None if self.boxes == 1 else owner)
+            lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
+            upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
 
     def final(self, name: str, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
@@ -208,20 +229,22 @@ class _State:
 
     def sweep(self, at: str, rows: Rows, owner: Tensor | None, *, both: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Minimum over the region of rows on node `at`: bounds (B, S), slopes (B, S, n) and bias in the input."""
-        region = self.region if owner is None else self.region.take(owner)
-        boxes = self.boxes if owner is None else len(owner)
-
-        def look_up(name: str) -> Relaxation:
-            relaxation = self.relaxations[name]
-            return relaxation if owner is None else relaxation.take(owner)
-
         if time.monotonic() > self.deadline:
             raise OutOfTime
+        region = self.region if owner is None else self.region.take(owner)
         like = self.intervals[self.engine.source].lower
-        slopes, bias = Sweep(self.engine.graph, look_up, boxes, like, both=both).run(at, rows)
+        slopes, bias = Sweep(self.engine.graph, self.relaxations, owner, like, both=both).run(at, rows)
+        boxes = max(len(like) if owner is None else len(owner), len(slopes))
         slopes, bias = slopes.expand(boxes, *slopes.shape[1:]), bias.expand(boxes, *bias.shape[1:])
         lower = bias + region.minimize(slopes)
         return torch.where(lower.isnan(), -math.inf, lower), slopes, bias
+
+
+def _by_pixel(mask: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Boxes and flat entries in a mask (B, C * H * W), ordered so that rows of one pixel stand together."""
+    channels = shape[1]
+    boxes, places = mask.reshape(len(mask), channels, -1).transpose(1, 2).flatten(1).nonzero(as_tuple=True)
+    return boxes, places % channels * (mask.shape[1] // channels) + places // channels
 
 
 def _meet(held: Interval, lower: Tensor, upper: Tensor) -> Interval:

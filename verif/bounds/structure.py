@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphs import Graph
 from graphs.ir import INPUT, Node
 from graphs.ops import OPS, Kind
+from relaxations.windows import WORTHWHILE
 
 KEEP = {"reshape", "transpose", "shift", "neg", "slice"}  # one input entry each, none used twice
 CHOOSE = KEEP | {"scale", "gather", "pick", "pad", "expand", "tile", "concat", "scatter", "select"}  # one entry each
@@ -37,3 +38,35 @@ def _single(node: Node) -> bool:
 
 def _same_size(graph: Graph, node: Node) -> bool:
     return node.op == "scale" and node.size == graph[node.inputs[0]].size
+
+
+def row_size(graph: Graph, at: str) -> int:
+    """Numbers that one row on node `at` takes at most on its way to the input: windows on feature maps where they are
+    worthwhile (see relaxations/windows.py), whole values elsewhere.
+    """
+    sizes: dict[str, tuple[int, int] | None] = {at: (1, 1)}  # a window's size; None: the whole value
+    most = 1
+    for name in reversed(graph.nodes):
+        if name not in sizes:
+            continue
+        node, size = graph[name], sizes[name]
+        most = max(most, node.size if size is None else size[0] * size[1] * _channels(node))
+        for source in node.inputs:
+            back = _window_behind(graph, node, graph[source], size)
+            held = sizes.get(source, back)
+            sizes[source] = None if back is None or held is None else (max(back[0], held[0]), max(back[1], held[1]))
+    return most
+
+
+def _channels(node: Node) -> int:
+    return node.shape[1] if len(node.shape) == 4 else node.size
+
+
+def _window_behind(graph: Graph, node: Node, source: Node, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None or len(node.shape) != 4 or len(source.shape) != 4:
+        return None
+    if node.op == "conv":
+        kernel, stride = graph.constants[node.params["weight"]].shape[2:], node.attrs["stride"]
+        back = ((size[0] - 1) * stride[0] + kernel[0], (size[1] - 1) * stride[1] + kernel[1])
+        return back if back[0] * back[1] <= WORTHWHILE * source.shape[2] * source.shape[3] else None
+    return size if node.op == "add" or OPS[node.op].kind is Kind.SCALAR else None

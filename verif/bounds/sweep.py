@@ -5,34 +5,44 @@ Shape letters: B boxes, S rows, N one node's shape, n the flat input. A leading 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from graphs import Graph
 from graphs.ir import INPUT
+from relaxations import windows
 from relaxations.affine import AffineRelaxation, Selection
 from relaxations.rule import Relaxation
+from relaxations.windows import Window
 
-Rows = Tensor | Selection
+Rows = Tensor | Selection | Window
 
 
 class Sweep:
     """The state of one sweep: coefficients per node, (B or 1, S, *N), and the bias, (B or 1, S).
 
-    `relaxation` gives a node's relaxation for the `boxes` boxes of this sweep; `both` asks for the negated rows too,
-    stacked behind the rows along S; the two share all work until the first nonlinear node.
+    `owner` (R,) re-indexes the relaxations so that row r belongs to box owner[r] (ragged rows; None: as they are).
+    `both` asks for the negated rows too, stacked behind the rows along S; the two share all work until the first
+    nonlinear node. `like` gives precision and device, and its length is the number of boxes.
     """
 
     def __init__(
-        self, graph: Graph, relaxation: Callable[[str], Relaxation], boxes: int, like: Tensor, *, both: bool = False
+        self,
+        graph: Graph,
+        relaxations: Mapping[str, Relaxation],
+        owner: Tensor | None,
+        like: Tensor,
+        *,
+        both: bool = False,
     ) -> None:
-        self.graph, self.relaxation, self.boxes, self.like, self.both = graph, relaxation, boxes, like, both
+        self.graph, self.relaxations, self.owner, self.like, self.both = graph, relaxations, owner, like, both
+        self.boxes = len(like) if owner is None else len(owner)
         self.terms: dict[str, Rows] = {}
         self.bias = like.new_zeros(1, 1)
 
-    def run(self, at: str, rows: Rows) -> tuple[Tensor, Tensor]:
+    def run(self, at: str, rows: Tensor | Selection) -> tuple[Tensor, Tensor]:
         """Pull `rows` on node `at` back to the input: rows (B or 1, S, n) and bias (B or 1, S)."""
         lead = rows.lead if isinstance(rows, Selection) else (rows.shape[0], rows.shape[1])
         self.terms, self.bias = {at: rows}, self.like.new_zeros(lead)
@@ -48,33 +58,61 @@ class Sweep:
         return self._dense(source, final).flatten(2), self.bias
 
     def _visit(self, name: str) -> None:
-        node, relaxation = self.graph[name], self.relaxation(name)
+        relaxation = self.relaxations[name]
         if self.both and not isinstance(relaxation, AffineRelaxation):
             self._negate()
         rows = self.terms.pop(name)
-        started = None
-        if isinstance(relaxation, AffineRelaxation) and isinstance(rows, Selection):
-            started = relaxation.start(rows, self.like)
-        pulled: tuple[Rows, ...]
-        if started is not None and isinstance(rows, Selection):
-            lead = rows.lead
-            pulled = tuple(p if isinstance(p, Selection) else p.unflatten(0, lead) for p in started[0])
-            bias = started[1].unflatten(0, lead)
-        else:
+        pulled = self._short_cut(relaxation, rows)
+        if pulled is None:
             dense = self._dense(name, rows)
-            if len(dense) != self.boxes and not isinstance(relaxation, AffineRelaxation):
-                dense = dense.expand(self.boxes, *dense.shape[1:])
-            pulled, bias = relaxation.pull(dense)
+            if not isinstance(relaxation, AffineRelaxation):
+                relaxation = relaxation if self.owner is None else relaxation.take(self.owner)
+                if len(dense) < self.boxes:
+                    dense = dense.expand(self.boxes, *dense.shape[1:])
+            pulled = relaxation.pull(dense)
+        parts, bias = pulled
         self.bias = self.bias + bias
-        for source, part in zip(node.inputs, pulled, strict=True):
-            held = self.terms.get(source)
-            self.terms[source] = part if held is None else self._dense(source, held) + self._dense(source, part)
+        for source, part in zip(self.graph[name].inputs, parts, strict=True):
+            self.terms[source] = self._sum(source, part) if source in self.terms else part
+
+    def _short_cut(self, relaxation: Relaxation, rows: Rows) -> tuple[tuple[Rows, ...], Tensor] | None:
+        """Unit rows and windows without building whole rows, where the op has a way."""
+        if isinstance(rows, Window):
+            return windows.pull(relaxation, rows, self.owner)
+        if not isinstance(rows, Selection) or not isinstance(relaxation, AffineRelaxation):
+            return None
+        if rows.lead[1] == 1 and relaxation.call.node.op == "conv":
+            window = windows.start(relaxation, rows)
+            if window is not None:
+                return (window[0],), window[1]
+        started = relaxation.start(rows, self.like)
+        if started is None:
+            return None
+        parts = tuple(p if isinstance(p, Selection) else p.unflatten(0, rows.lead) for p in started[0])
+        return parts, started[1].unflatten(0, rows.lead)
+
+    def _sum(self, name: str, part: Rows) -> Rows:
+        held = self.terms[name]
+        if isinstance(held, Window) and isinstance(part, Window):
+            total = held.plus(part)
+            if total is not None:
+                return total
+        return self._dense(name, held) + self._dense(name, part)
 
     def _dense(self, name: str, rows: Rows) -> Tensor:
+        if isinstance(rows, Window):
+            return rows.dense()
         return rows.dense(self.like, self.graph[name].shape) if isinstance(rows, Selection) else rows
 
     def _negate(self) -> None:
         """Stack the negated rows behind the rows."""
-        self.terms = {name: torch.cat([d := self._dense(name, rows), -d], 1) for name, rows in self.terms.items()}
+        terms: dict[str, Rows] = {}
+        for name, rows in self.terms.items():
+            if isinstance(rows, Window):
+                terms[name] = rows.negated()
+            else:
+                dense = self._dense(name, rows)
+                terms[name] = torch.cat([dense, -dense], 1)
+        self.terms = terms
         self.bias = torch.cat([self.bias, -self.bias], 1)
         self.both = False

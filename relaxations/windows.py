@@ -1,0 +1,167 @@
+"""Rows on feature maps that are zero outside a small window: what a convolution's unit rows are, several layers deep.
+
+A row that starts at one output pixel of a convolution touches only that pixel's receptive field. Keeping the field
+alone saves most of the arithmetic and memory that dense rows take (the idea of "patches", Xu et al. 2020, section 4,
+here without unfolding). Shape letters: R rows, T signs, C channels, H x W the map, h x w the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relaxations.affine import AffineRelaxation, Selection
+from relaxations.rule import Call, Relaxation
+from relaxations.scalar.lines import ScalarLines
+
+WORTHWHILE = 0.6  # share of a map from which a window is no gain
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows (R, T, C, h, w); entry (0, 0) of row r lies at map position corner[r] (R, 2), which may be outside.
+
+    Entries outside the map (1, C, H, W) count as zero whatever they hold, until `clean` says that they are.
+    """
+
+    rows: Tensor
+    corner: Tensor
+    shape: tuple[int, ...]
+    clean: bool = False
+
+    def view(self, owner: Tensor | None) -> _View:
+        """How to read per-box maps at the windows; row r belongs to box owner[r] (None: all to the only one)."""
+        _, channels, height, width = self.shape
+        h, w = self.rows.shape[3:]
+        tall, wide = height + 2 * h, width + 2 * w
+        start = (self.corner[:, 0] + h).clamp(0, tall - h) * wide + (self.corner[:, 1] + w).clamp(0, wide - w)
+        if owner is not None:
+            start = start + owner * (channels * tall * wide)
+        places, inverse = start.unique(return_inverse=True)
+        inside = (torch.arange(channels)[:, None, None] * tall + torch.arange(h)[:, None]) * wide + torch.arange(w)
+        return _View((places[:, None] + inside.reshape(-1)).reshape(-1), inverse, (h, w), channels)
+
+    def cleaned(self, view: _View | None = None) -> Window:
+        """The same with zeros outside the map."""
+        if self.clean:
+            return self
+        view = self.view(None) if view is None else view
+        mask = view.read(self.rows.new_ones(1, *self.shape))
+        return replace(self, rows=self.rows * mask[:, None], clean=True)
+
+    def dense(self) -> Tensor:
+        """Rows on the whole map, (R, T, 1, C, H, W)."""
+        _, channels, height, width = self.shape
+        count, signs, _, h, w = self.rows.shape
+        tall, wide = height + 2 * h, width + 2 * w
+        canvas = self.rows.new_zeros(count, signs, channels * tall * wide)
+        start = (self.corner[:, 0] + h).clamp(0, tall - h) * wide + (self.corner[:, 1] + w).clamp(0, wide - w)
+        inside = (torch.arange(channels)[:, None, None] * tall + torch.arange(h)[:, None]) * wide + torch.arange(w)
+        index = (start[:, None] + inside.reshape(-1))[:, None].expand(-1, signs, -1)
+        canvas.scatter_(2, index, self.rows.flatten(2))
+        canvas = canvas.reshape(count, signs, 1, channels, tall, wide)
+        return canvas[..., h : h + height, w : w + width]
+
+    def negated(self) -> Window:
+        """Both signs: the negated rows behind the rows along T."""
+        return replace(self, rows=torch.cat([self.rows, -self.rows], 1))
+
+    def plus(self, other: Window) -> Window | None:
+        """The sum on a window that holds both; None where the windows lie differently from row to row."""
+        shift = other.corner - self.corner
+        if not bool((shift == shift[:1]).all()):
+            return None
+        dy, dx = shift[0].tolist()
+        (h, w), (k, m) = self.rows.shape[3:], other.rows.shape[3:]
+        top, left = max(0, -dy), max(0, -dx)
+        bottom, right = max(0, dy + k - h), max(0, dx + m - w)
+        a, b = self.cleaned(), other.cleaned()
+        total = F.pad(a.rows, (left, right, top, bottom))
+        if not self.rows.requires_grad and not other.rows.requires_grad:
+            total[..., top + dy : top + dy + k, left + dx : left + dx + m] += b.rows
+        else:
+            rest = (left + dx, total.shape[4] - left - dx - m, top + dy, total.shape[3] - top - dy - k)
+            total = total + F.pad(b.rows, rest)
+        return Window(total, self.corner - torch.tensor([top, left]), self.shape, True)
+
+
+@dataclass(frozen=True)
+class _View:
+    """Flat positions of windows in padded maps, each distinct window once."""
+
+    index: Tensor
+    inverse: Tensor
+    size: tuple[int, int]
+    channels: int
+
+    def read(self, maps: Tensor) -> Tensor:
+        """Maps (B, 1, C, H, W), zero outside, at the windows: (R, C, h, w)."""
+        h, w = self.size
+        padded = F.pad(maps[:, 0], (w, w, h, h)).reshape(-1)
+        return padded[self.index].reshape(-1, self.channels, h, w)[self.inverse]
+
+
+def start(relaxation: AffineRelaxation, rows: Selection) -> tuple[Window, Tensor] | None:
+    """Unit rows on the output of a 2-d convolution as windows on its input, and the bias (R, 1); None: no gain."""
+    call, shape = relaxation.call, relaxation.shapes[0]
+    weight, a = call.params["weight"], call.attrs
+    if not _plain(call, shape) or not _gains(weight.shape[2:], shape):
+        return None
+    _, _, height, width = call.node.shape
+    channel, pixel = rows.index // (height * width), rows.index % (height * width)
+    stride, padding = torch.tensor(tuple(a["stride"])), torch.tensor(tuple(a["padding"]))
+    corner = torch.stack([pixel // width, pixel % width], 1) * stride - padding
+    bias = call.params.get("bias")
+    offset = weight.new_zeros(len(channel)) if bias is None else bias[channel]
+    return Window(weight[channel].unsqueeze(1), corner, shape), offset[:, None]
+
+
+def pull(relaxation: Relaxation, rows: Window, owner: Tensor | None) -> tuple[tuple[Window, ...], Tensor] | None:
+    """Pull windows through a node; None where its op has no way to keep them (then they become dense)."""
+    if isinstance(relaxation, ScalarLines):
+        view = rows.view(owner)
+        fields = (relaxation.lower_slope, relaxation.lower_bias, relaxation.upper_slope, relaxation.upper_bias)
+        local = ScalarLines(*(None if f is None else view.read(f) for f in fields))  # type: ignore[arg-type]
+        (pulled,), bias = local.pull(rows.rows)
+        return (Window(pulled, rows.corner, rows.shape, True),), bias
+    if isinstance(relaxation, AffineRelaxation):
+        handler = _AFFINE.get(relaxation.call.node.op)
+        return handler(relaxation, rows) if handler else None
+    return None
+
+
+def _conv(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...], Tensor] | None:
+    call, shape = relaxation.call, relaxation.shapes[0]
+    a, weight = call.attrs, call.params["weight"]
+    size = [(n - 1) * s + k for n, s, k in zip(rows.rows.shape[3:], a["stride"], weight.shape[2:], strict=True)]
+    if not _plain(call, shape) or not _gains(size, shape):
+        return None
+    rows = rows.cleaned()
+    back = F.conv_transpose2d(rows.rows.flatten(0, 1), weight, None, tuple(a["stride"]))
+    corner = rows.corner * torch.tensor(tuple(a["stride"])) - torch.tensor(tuple(a["padding"]))
+    bias = call.params.get("bias")
+    offset = rows.rows.new_zeros(rows.rows.shape[:2]) if bias is None else rows.rows.sum((3, 4)) @ bias
+    return (Window(back.unflatten(0, rows.rows.shape[:2]), corner, shape),), offset
+
+
+def _add(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...], Tensor] | None:
+    if any(shape != rows.shape for shape in relaxation.shapes):
+        return None
+    return (rows, rows), rows.rows.new_zeros(rows.rows.shape[:2])
+
+
+def _plain(call: Call, shape: Sequence[int]) -> bool:
+    a = call.attrs
+    return len(shape) == 4 and shape[0] == 1 and a.get("groups", 1) == 1 and tuple(a["dilation"]) == (1, 1)
+
+
+def _gains(size: Sequence[int], shape: Sequence[int]) -> bool:
+    return size[0] * size[1] <= WORTHWHILE * shape[2] * shape[3]
+
+
+_Handler = Callable[[AffineRelaxation, Window], "tuple[tuple[Window, ...], Tensor] | None"]
+_AFFINE: dict[str, _Handler] = {"conv": _conv, "add": _add}
