@@ -1,8 +1,8 @@
 """Softmax, log-softmax and log-sum-exp.
 
-With t_i = x_i minus the log-sum-exp of the others, softmax_i = sigmoid(t_i): a function of one number that is concave in x.
-Exact intervals come from t_i at opposite ends; planes are tangents, at the box's midpoint, of a concave function above and
-a convex one below (Wei et al. 2023, arXiv 2303.01713, with envelopes of the sigmoid in place of its chords). Nothing
+With t_i = x_i minus the log-sum-exp of the others, softmax_i = sigmoid(t_i): a function of one number that is concave in
+x. Exact intervals come from t_i at opposite ends; planes are tangents, at the box's midpoint, of a concave function above
+and a convex one below (Wei et al. 2023, arXiv 2303.01713, with envelopes of the sigmoid in place of its chords). Nothing
 is added to a denominator or clamped: bounds hold on boxes of any width. Lanes are (B, L, n).
 """
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relaxations.lanes import LaneRelaxation, Lanes, Side, others
-from relaxations.planes import flat, offset, scaled, signs
+from relaxations.planes import flat, offset, ordered, scaled, signs
 from relaxations.products import middle
 from relaxations.rule import Affine, Call, Interval, Relaxation, Rule, rule
 
@@ -181,9 +181,9 @@ class SoftmaxRule(LaneRule):
         t = logits(x)
         if call.node.op == "softmax":
             low, high = t.lower.sigmoid(), t.upper.sigmoid()
-            return Interval(torch.where(low.isnan(), 0, low), torch.where(high.isnan(), 1, high))
+            return ordered(torch.where(low.isnan(), 0, low), torch.where(high.isnan(), 1, high))
         low, high = F.logsigmoid(t.lower), F.logsigmoid(t.upper)
-        return Interval(torch.where(low.isnan(), -torch.inf, low), torch.where(high.isnan(), 0, high))
+        return ordered(torch.where(low.isnan(), -torch.inf, low), torch.where(high.isnan(), 0, high))
 
 
 def _lanes(call: Call, x: Interval) -> Lanes:
@@ -241,4 +241,4 @@ class LogSumExpRule(LaneRule):
             bias = (value - (slope * m).sum(-1, keepdim=True)).squeeze(-1)
             good = bias.isfinite() & slope.isfinite().all(-1)
             sides += [torch.where(good.unsqueeze(-1), slope, 0), torch.where(good, bias, end.logsumexp(-1))]
-        return LaneSum(lanes, *sides, out_shape=call.node.shape)
+        return LaneSum(lanes, sides[0], sides[1], sides[2], sides[3], call.node.shape)

@@ -33,6 +33,11 @@ def flat(values: Tensor, lead: int) -> Tensor:
     return values.reshape(*values.shape[:lead], -1)
 
 
+def ordered(low: Tensor, high: Tensor) -> Interval:
+    """An interval whose ends may have crossed by rounding."""
+    return Interval(torch.minimum(low, high), torch.maximum(low, high))
+
+
 def signs(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Positive and negative part: rows = positive + negative."""
     return rows.clamp(min=0), rows.clamp(max=0)

@@ -47,4 +47,10 @@ ROWS = [
     Row("logsumexp", (Input((2, 3, 4)),), attrs={"axes": (0, 2), "keepdims": True}),
     Row("logsumexp", (Input((5,), scale=40.0),), attrs={"axes": (0,)}, note="saturated"),
     Row("logsumexp", (Input((3, 1)),), attrs={"axes": (1,)}, note="one"),
+    Row("layer_norm", (Input((2, 5)),), attrs={"axes": (1,), "eps": 1e-5}),
+    Row("layer_norm", (Input((3, 2, 2)),), attrs={"axes": (1, 2), "eps": 1e-3}, note="two-axes"),
+    Row("layer_norm", (Input((3, 2)),), attrs={"axes": (1,), "eps": 1e-5}, note="two"),
+    Row("layer_norm", (Input((3, 1)),), attrs={"axes": (1,), "eps": 1e-5}, note="one"),
+    Row("rms_norm", (Input((2, 5)),), attrs={"axes": (1,), "eps": 1e-5}),
+    Row("rms_norm", (Input((4, 3), kinks=(0.0,)),), attrs={"axes": (0,), "eps": 1e-2}, note="first-axis"),
 ]
