@@ -134,8 +134,9 @@ def render(query: Query, result: Result, asked: Asked, options: Options) -> str:
 
 
 def order(query: Query) -> list[str]:
-    """The property's names in the order of their declaration."""
-    return [variable.name for variable in query.property.variables]
+    """The property's names in the order of their declaration: network by network."""
+    networks = [network.name for network in query.networks]
+    return [v.name for v in sorted(query.property.variables, key=lambda v: networks.index(v.network))]
 
 
 def _short(array: NDArray[Any]) -> str:
