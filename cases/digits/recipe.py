@@ -19,7 +19,7 @@ from cases.tools import Claim, not_largest, train, write_case
 
 CLASSES, SIDE = 10, 8
 SEED, STEPS, NOISE = 0, 800, 0.12
-HOLDS = "one pass of linear bounds proves it; sampling and descent see no other class"
+HOLDS = "one pass of linear bounds proves it, also with auto_LiRPA's; sampling and descent see no other class"
 VIOLATED = "descent from the image finds another class; replayed"
 
 

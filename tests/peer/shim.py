@@ -1,8 +1,8 @@
 """Import auto_LiRPA 0.3 (PyPI) under a torch and a numpy much newer than it was written for.
 
-The release pins torch below 1.13; installed with `pip install --no-deps auto_LiRPA==0.3` it runs once four names that it
-expects are put back and one method takes an argument that torch now passes. The names are put back in torch and numpy
-themselves, so this belongs in tests only. A newer checkout of auto_LiRPA needs none of it and is not changed by it.
+The release pins torch below 1.13. Installed with `pip install --no-deps auto_LiRPA==0.3` it runs once four names that
+it expects are put back and one method takes an argument that torch now passes. The names are put back in torch and
+numpy themselves, so this belongs in tests only. A newer auto_LiRPA needs none of it and is not changed by it.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.networks import Residual, to_graph
 from torch import Tensor, nn
 
+from benchmarks.networks import Residual, to_graph
 from relaxations.sets import Box
 from tests.peer import shim
 from verif import bounds
@@ -61,7 +61,9 @@ NETWORKS = {
     "max_pool": (pooled, IMAGE),
     "residual": (residual, IMAGE),
 }
-PIECEWISE = ("mlp", "convnet", "residual")  # ReLU only: the same slopes as theirs, so the same bounds
+SAME = ("mlp", "convnet")  # the same intermediate bounds, so the same slopes as theirs, so the same bounds
+# Ours meet intermediate bounds with intervals, which helps residual networks; a slope that then differs can lose a row.
+TIGHTER = ("residual", "max_pool", "tanh", "sigmoid")
 RADII = (0.01, 0.1, 0.5)
 
 
@@ -94,22 +96,22 @@ def test_interval_is_equal(name: str, radius: float) -> None:
 
 
 @pytest.mark.parametrize("radius", RADII)
-@pytest.mark.parametrize("name", PIECEWISE)
-def test_crown_of_relu_networks_is_equal_or_tighter(name: str, radius: float) -> None:
+@pytest.mark.parametrize("name", SAME)
+def test_crown_with_the_same_slopes_is_equal(name: str, radius: float) -> None:
     ours, theirs = both(name, radius, "CROWN")
-    assert below(ours, theirs) < 1e-5
+    assert abs(below(ours, theirs)) < 1e-5 and abs(below(theirs, ours)) < 1e-5
 
 
 @pytest.mark.parametrize("radius", RADII)
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "max_pool"])
-def test_crown_of_other_networks_is_tighter_in_the_mean(name: str, radius: float) -> None:
+@pytest.mark.parametrize("name", TIGHTER)
+def test_crown_is_tighter_in_the_mean(name: str, radius: float) -> None:
     ours, theirs = both(name, radius, "CROWN")
     assert ours.mean() >= theirs.mean() - 1e-5 * theirs.abs().mean()
+    assert below(ours, theirs) < 0.01
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_are_sound(name: str) -> None:
-    """The comparison means something only if the graph and the module compute the same."""
+def test_graph_and_module_are_the_same_network(name: str) -> None:
     torch.manual_seed(0)
     build, shape = NETWORKS[name]
     module, x = build().eval(), torch.randn(50, *shape)
