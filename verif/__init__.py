@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from graphs.errors import VerifError as VerifError
     from graphs.onnx import load as load
     from relaxations.sets import Ball as Ball, Box as Box
-    from verif.properties import robustness as robustness
+    from verif.properties import linear as linear, output_range as output_range, robustness as robustness
     from verif.query import Query as Query
+    from verif.radius import Radius as Radius, radius as radius
     from verif.verdict import Verdict as Verdict
-    from verif.verify import Counterexample as Counterexample, Result as Result, radius as radius, verify as verify
+    from verif.verify import Counterexample as Counterexample, Result as Result, verify as verify
 
 __version__ = "0.1.0"
 
@@ -28,11 +29,14 @@ _PUBLIC = {
     "Box": "relaxations.sets",
     "Counterexample": "verif.verify",
     "Query": "verif.query",
+    "Radius": "verif.radius",
     "Result": "verif.verify",
     "Verdict": "verif.verdict",
     "VerifError": "graphs.errors",
+    "linear": "verif.properties",
     "load": "graphs.onnx",
-    "radius": "verif.verify",
+    "output_range": "verif.properties",
+    "radius": "verif.radius",
     "robustness": "verif.properties",
     "verify": "verif.verify",
 }

@@ -67,6 +67,13 @@ def robustness(
     return _property(network, (lower, upper), rows, clauses, spans=spans, **ball)
 
 
+def predictions(model: Model, x: Array) -> list[int]:
+    """The model's own label (the first largest output) at one sample or at D of them, in its own element type."""
+    network = _network(model)
+    n, m = _sizes(network.graph)
+    return _labels(network, _samples(x, n), m)
+
+
 def output_range(
     model: Model, lower: Array, upper: Array, *, low: float | Array = -math.inf, high: float | Array = math.inf
 ) -> Property:
