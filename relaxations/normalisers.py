@@ -1,9 +1,10 @@
 """Softmax, log-softmax and log-sum-exp.
 
-With t_i = x_i minus the log-sum-exp of the others, softmax_i = sigmoid(t_i): a function of one number that is concave in
-x. Exact intervals come from t_i at opposite ends; planes are tangents, at the box's midpoint, of a concave function above
-and a convex one below (Wei et al. 2023, arXiv 2303.01713, with envelopes of the sigmoid in place of its chords). Nothing
-is added to a denominator or clamped: bounds hold on boxes of any width. Lanes are (B, L, n).
+With t_i = x_i minus the log-sum-exp of the others, softmax_i = sigmoid(t_i): a function of one number that is
+concave in x. Exact intervals come from t_i at opposite ends; planes are tangents, at the box's midpoint, of a
+concave function above and a convex one below (Wei et al. 2023, arXiv 2303.01713, with envelopes of the sigmoid in
+place of its chords). Nothing is added to a denominator or clamped: bounds hold on boxes of any width. Lanes are (B,
+L, n).
 """
 
 from __future__ import annotations

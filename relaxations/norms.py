@@ -1,9 +1,9 @@
 """Layer norm and RMS norm: c / sqrt(mean of c^2 + eps) with c = x (RMS) or x minus its lane's mean (layer norm).
 
-Intervals: with the sum of squares of the other entries S, an entry is x / sqrt((x^2 + S) / n + eps), increasing in x
-and monotone in S; for layer norm the same holds for the distance from the mean of the others. Planes: the mean square is
-within a constant of a linear function, its inverse root within two lines, and c times that by McCormick. Lanes are
-(B, L, n).
+Intervals: with the sum of squares of the other entries S, an entry is x / sqrt((x^2 + S) / n + eps), increasing in
+x and monotone in S; for layer norm the same holds for the distance from the mean of the others. Planes: the mean
+square is within a constant of a linear function, its inverse root within two lines, and c times that by McCormick.
+Lanes are (B, L, n).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.laws.table import Input, Row
 
+_TRUTH = Input((2, 3), lower=0, upper=1, integers=True, kinks=(0.0, 1.0))
 _ANY = Input((2, 3))
 _POSITIVE = Input((2, 3), lower=0.05, scale=2.0)
 
@@ -53,4 +54,14 @@ ROWS = [
     Row("layer_norm", (Input((3, 1)),), attrs={"axes": (1,), "eps": 1e-5}, note="one"),
     Row("rms_norm", (Input((2, 5)),), attrs={"axes": (1,), "eps": 1e-5}),
     Row("rms_norm", (Input((4, 3), kinks=(0.0,)),), attrs={"axes": (0,), "eps": 1e-2}, note="first-axis"),
+    Row("arg_max", (Input((2, 5)),), attrs={"axis": 1}),
+    Row("arg_max", (Input((5, 2)),), attrs={"axis": 0, "keepdims": True, "last": True}, note="last"),
+    Row("arg_max", (Input((2, 5), lower=0, upper=1, integers=True),), attrs={"axis": 1}, note="ties"),
+    Row("arg_max", (Input((2, 5), lower=0, upper=1, integers=True),), attrs={"axis": 1, "last": True}, note="last-tie"),
+    Row("where", (_TRUTH, _ANY, _ANY)),
+    Row("where", (Input((2, 1), lower=0, upper=1, integers=True), Input((1, 3)), _ANY), note="broadcast"),
+    Row("gather_at", (Input((3, 4)), Input((2,), lower=-4, upper=3, integers=True)), attrs={"axis": 1}),
+    Row("gather_at", (Input((5, 2)), Input((), lower=0, upper=4, integers=True)), attrs={"axis": 0}, note="scalar"),
+    Row("scatter_at", (Input((3, 4)), Input((2, 2), lower=-3, upper=2, integers=True), Input((2,)))),
+    Row("scatter_at", (Input((5, 2)), Input((1, 1), lower=0, upper=4, integers=True), Input((1, 2))), note="slices"),
 ]
