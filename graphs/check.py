@@ -12,11 +12,13 @@ from graphs.ops import OPS
 
 
 def check(graph: Graph, *, shapes: bool = True) -> None:
-    """Raise GraphError G107 where the graph breaks a rule of the IR; `shapes=False` leaves out running every op once."""
+    """Raise GraphError G107 where the graph breaks a rule of the IR; without `shapes` no op is run."""
     problem = next(_problems(graph, shapes), None)
     if problem is not None:
         where, message = problem
-        raise GraphError("G107", message, where=where, help="this is a defect of the pass or importer that made the graph")
+        raise GraphError(
+            "G107", message, where=where, help="this is a defect of the pass or importer that made the graph"
+        )
 
 
 def _problems(graph: Graph, shapes: bool) -> Iterator[tuple[str, str]]:

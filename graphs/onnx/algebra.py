@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,4 +172,4 @@ def extreme(ctx: Context, a: Value, b: Value, *, largest: bool) -> Value:
 
 def broadcast_up(ctx: Context, x: Value, shape: Sequence[int]) -> Value:
     """x repeated to what it and `shape` broadcast to."""
-    return broadcast(ctx, x, torch.broadcast_shapes(tuple(x.shape), tuple(shape)))
+    return broadcast(ctx, x, np.broadcast_shapes(tuple(x.shape), tuple(shape)))

@@ -40,7 +40,7 @@ class Context:
     @property
     def origin(self) -> str:
         """The user's name of the node: its own, else that of its first output."""
-        return self.node.name or next(iter(self.node.output), self.node.op_type)
+        return str(self.node.name or next(iter(self.node.output), self.node.op_type))
 
     @property
     def where(self) -> str:
@@ -150,7 +150,7 @@ class Context:
         if bool(torch.isfinite(tensor).all()):
             return tensor
         known = [v for v in self.inputs if isinstance(v, Constant) and not bool(torch.isfinite(v.tensor).all())]
-        raise nonfinite(known[0].name if known else self.origin, self.where, tensor)
+        raise nonfinite(*((known[0].name, known[0].tensor) if known else (self.origin, tensor)), self.where)
 
     # ---- errors ----
 
@@ -168,7 +168,7 @@ class Context:
         return [f"input '{name}' has shape {list(value.shape)}" for name, value in known if value is not None]
 
 
-def nonfinite(name: str, where: str, tensor: Tensor) -> GraphError:
+def nonfinite(name: str, tensor: Tensor, where: str) -> GraphError:
     """The error for a weight that is NaN or infinite."""
     bad = int((~torch.isfinite(tensor)).sum())
     return GraphError(

@@ -11,15 +11,14 @@ import torch
 
 from graphs.errors import GraphError, UnsupportedError
 from graphs.ir import Graph, GraphBuilder
-from graphs.onnx import converters as converters
-from graphs.onnx import proto
+from graphs.onnx import converters as converters, proto
 from graphs.onnx.context import Context, nonfinite
 from graphs.onnx.registry import CONVERTERS, find
 from graphs.onnx.values import Constant, Value, Variable
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
-QUANTIZED += ("ConvInteger", "MatMulInteger")
+QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
+QUANTIZED |= {"ConvInteger", "MatMulInteger"}
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
 
 
@@ -72,7 +71,7 @@ class Importer:
             where = f"{self.label}, initializer '{init.name}'"
             tensor, dtype = proto.tensor(init, self.folder, where)
             if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                raise nonfinite(init.name, where, tensor)
+                raise nonfinite(init.name, tensor, where)
             self.values[init.name] = Constant(tensor, dtype, init.name)
 
     def _input(self, info: Any) -> None:
@@ -153,9 +152,9 @@ class Importer:
         if name in self.origins:
             source = self.origins[name]
             raise source.unsupported(f"output '{name}' of operator {source.node.op_type} is not supported")
-        raise GraphError(
-            "G106", f"value '{name}' is used before it is computed", where=where, help="export the model again"
-        )
+        made = any(name in node.output for node in self.model.graph.node)
+        message = f"value '{name}' is used before it is computed" if made else f"there is no value '{name}'"
+        raise GraphError("G106", message, where=where, help="export the model again")
 
     def _named(self, value: Value, name: str, before: int) -> Value:
         """A variable that this conversion made gets the user's name of it."""

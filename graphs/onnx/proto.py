@@ -1,4 +1,4 @@
-"""Reading ONNX files: the protobuf message, and its tensors as torch tensors. Every way a file can be bad is an error here.
+"""Reading ONNX files: the protobuf message, its tensors as torch tensors, and an error for every way to be bad.
 
 Only the generated protobuf module of the `onnx` package is loaded (15 ms instead of the 180 ms of the whole package).
 """
@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ def _torch(flat: np.ndarray[Any, Any], dtype: str) -> Tensor:
     if dtype == "bfloat16":
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
     kind = np.bool_ if dtype == "bool" else np.float64 if "float" in dtype else np.int64
-    return cast(Tensor, torch.from_numpy(flat.astype(kind)))  # astype copies: the buffer is read-only
+    return torch.from_numpy(flat.astype(kind))  # astype copies: the buffer is read-only
 
 
 def _external(proto: Any, folder: Path | None, where: str) -> bytes:
@@ -158,7 +158,7 @@ def _external(proto: Any, folder: Path | None, where: str) -> bytes:
         )
     with (folder / location).open("rb") as file:
         file.seek(start)
-        data = file.read(count)
+        data: bytes = file.read(count)
     if 0 <= count != len(data):
         raise GraphError(
             "G105",

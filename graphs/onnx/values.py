@@ -36,6 +36,7 @@ class Constant:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
         return tuple(self.tensor.shape)
 
     def cast(self, dtype: str) -> Constant:

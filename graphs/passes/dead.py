@@ -10,7 +10,7 @@ from graphs.ir import INPUT, Graph
 def drop_dead(graph: Graph) -> Graph:
     """Without the nodes that no output depends on (inputs stay) and the constants that no node uses."""
     alive = set(graph.outputs)
-    for node in reversed(graph.nodes.values()):
+    for node in reversed(list(graph)):
         if node.name in alive:
             alive.update(node.inputs)
     nodes = {node.name: node for node in graph if node.name in alive or node.op == INPUT}

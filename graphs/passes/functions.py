@@ -41,6 +41,7 @@ class Region:
 
     @property
     def nonlinear(self) -> frozenset[str]:
+        """The ops in it other than arithmetic."""
         return frozenset(node.op for node in self.nodes) - ARITHMETIC
 
 
@@ -53,7 +54,7 @@ def recognise_functions(graph: Graph) -> Graph:
         if node.op not in ("mul", "div", "log", "scale"):
             return None
         region = _region(sweep, node)
-        known = region and KNOWN.get(region.nonlinear)
+        known = None if region is None else KNOWN.get(region.nonlinear)
         if region is None or known is None:
             return None
         found = _match(sweep, region, known, tolerance)

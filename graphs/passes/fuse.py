@@ -59,9 +59,7 @@ def _rule(sweep: Sweep, node: Node) -> str | None:
     if fused is None:
         return None
     heavy = maker if maker.op in ("linear", *CONVS) else node
-    return sweep.builder.add(
-        fused.op, maker.inputs, fused.params, fused.attrs, name=node.name, origin=heavy.origin
-    )
+    return sweep.builder.add(fused.op, maker.inputs, fused.params, fused.attrs, name=node.name, origin=heavy.origin)
 
 
 def _free(sweep: Sweep, maker: Node) -> bool:
@@ -132,7 +130,11 @@ def _linear_linear(pair: Pair) -> Fused | None:
 
 def _then_scale(pair: Pair) -> Fused | None:
     """linear or convolution, then a factor per feature."""
-    factor = None if pair.after.shape != pair.before.shape else _along(pair.a["factor"], pair.after.shape, _axis(pair.before))
+    factor = (
+        None
+        if pair.after.shape != pair.before.shape
+        else _along(pair.a["factor"], pair.after.shape, _axis(pair.before))
+    )
     if factor is None:
         return None
     weight, bias = pair.b["weight"], pair.b.get("bias")
@@ -149,7 +151,11 @@ def _then_scale(pair: Pair) -> Fused | None:
 
 def _then_shift(pair: Pair) -> Fused | None:
     """linear or convolution, then an offset per feature."""
-    offset = None if pair.after.shape != pair.before.shape else _along(pair.a["offset"], pair.after.shape, _axis(pair.before))
+    offset = (
+        None
+        if pair.after.shape != pair.before.shape
+        else _along(pair.a["offset"], pair.after.shape, _axis(pair.before))
+    )
     if offset is None:
         return None
     params = _with_bias({"weight": pair.b["weight"]}, pair.b.get("bias"), offset)

@@ -32,7 +32,13 @@ class Sweep:
         return self.uses[name] == 1
 
     def between(
-        self, op: str, source: str, node: Node, *, params: Mapping[str, Tensor] = _NONE, attrs: Mapping[str, Any] = _NONE
+        self,
+        op: str,
+        source: str,
+        node: Node,
+        *,
+        params: Mapping[str, Tensor] = _NONE,
+        attrs: Mapping[str, Any] = _NONE,
     ) -> str:
         """Add a node in front of the one that is to replace `node`, which alone will read it."""
         name = self.builder.add(op, [source], params, attrs, name=f"{node.name}:{op}", origin=node.origin)

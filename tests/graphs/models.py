@@ -87,5 +87,7 @@ def assert_agrees(proto: onnx.ModelProto, *, low: float = -2.0, high: float = 2.
             expected = runtime(proto, {name: x[b] for name, x in xs.items()})
             for y, z in zip(ys, expected, strict=True):
                 assert y[b].shape == z.shape
-                np.testing.assert_allclose(y[b], z.astype(np.float64), rtol=tol, atol=tol * max(1.0, abs(z).max(initial=0)))
+                np.testing.assert_allclose(
+                    y[b], z.astype(np.float64), rtol=tol, atol=tol * max(1.0, abs(z).max(initial=0))
+                )
     return graph

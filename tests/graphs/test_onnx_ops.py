@@ -35,7 +35,10 @@ POOLS: list[dict[str, Any]] = [
 ]
 ROWS: list[tuple[str, dict[str, Any], list[Any], int]] = [
     *[(op, {}, [(2, 3)], 17) for op in ("Relu", "Sigmoid", "Tanh", "Exp", "Abs", "Neg", "Sign", "Floor", "Ceil")],
-    *[(op, {}, [(2, 3)], 17) for op in ("Round", "Sin", "Cos", "Tan", "Atan", "Erf", "Softplus", "Softsign", "Identity")],
+    *[
+        (op, {}, [(2, 3)], 17)
+        for op in ("Round", "Sin", "Cos", "Tan", "Atan", "Erf", "Softplus", "Softsign", "Identity")
+    ],
     *[(op, {}, [(2, 3)], 18) for op in ("HardSwish", "Mish")],
     ("Clip", {"min": -0.5, "max": 0.5}, [(2, 3)], 8),
     ("Clip", {}, [(2, 3)], 10),
@@ -110,7 +113,12 @@ ROWS: list[tuple[str, dict[str, Any], list[Any], int]] = [
     ("Conv", {"pads": [2, 0]}, [(1, 3, 7), f(4, 3, 3), f(4)], 11),
     ("Conv", {}, [(2, 1, 3, 3, 3), f(2, 1, 2, 2, 2)], 11),
     ("ConvTranspose", {}, [X, f(3, 2, 3, 3), f(2)], 9),
-    ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, [X, f(3, 2, 3, 3), f(2)], 11),
+    (
+        "ConvTranspose",
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+        [X, f(3, 2, 3, 3), f(2)],
+        11,
+    ),
     ("ConvTranspose", {"strides": [2, 3], "pads": [0, 1, 1, 0], "dilations": [2, 1]}, [X, f(3, 2, 3, 3), f(2)], 11),
     ("ConvTranspose", {"group": 3, "strides": [2, 2]}, [X, f(3, 2, 3, 3), f(6)], 11),
     ("ConvTranspose", {"output_shape": [11, 10], "strides": [2, 2]}, [X, f(3, 2, 2, 3)], 11),

@@ -12,44 +12,31 @@ from graphs.onnx.context import Context
 from graphs.onnx.registry import converter
 from graphs.onnx.values import Constant, Value, Variable, is_float
 
-
-@converter("Add", since=7)
-def add(ctx: Context, a: Value, b: Value) -> Value:
-    return algebra.add(ctx, a, b)
-
-
-@converter("Sub", since=7)
-def sub(ctx: Context, a: Value, b: Value) -> Value:
-    return algebra.sub(ctx, a, b)
-
-
-@converter("Mul", since=7)
-def mul(ctx: Context, a: Value, b: Value) -> Value:
-    return algebra.mul(ctx, a, b)
-
-
-@converter("Div", since=7)
-def div(ctx: Context, a: Value, b: Value) -> Value:
-    return algebra.div(ctx, a, b)
+for _op, _function in {"Add": algebra.add, "Sub": algebra.sub, "Mul": algebra.mul, "Div": algebra.div}.items():
+    converter(_op, since=7)(_function)
 
 
 @converter("Sum", since=6)
 def sum_(ctx: Context, *values: Value) -> Value:
+    """x1 + x2 + ..."""
     return reduce(lambda a, b: algebra.add(ctx, a, b), values)
 
 
 @converter("Mean", since=6)
 def mean(ctx: Context, *values: Value) -> Value:
+    """The average of the inputs."""
     return algebra.times(ctx, sum_(ctx, *values), 1.0 / len(values))
 
 
 @converter("Max", since=6)
 def max_(ctx: Context, *values: Value) -> Value:
+    """The largest of the inputs, elementwise."""
     return reduce(lambda a, b: algebra.extreme(ctx, a, b, largest=True), values)
 
 
 @converter("Min", since=6)
 def min_(ctx: Context, *values: Value) -> Value:
+    """The smallest of the inputs, elementwise."""
     return reduce(lambda a, b: algebra.extreme(ctx, a, b, largest=False), values)
 
 
@@ -106,6 +93,7 @@ def cumsum(ctx: Context, x: Value, axis: Value) -> Value:
 
 @converter("Identity")
 def identity(ctx: Context, x: Value) -> Value:
+    """x."""
     return x
 
 

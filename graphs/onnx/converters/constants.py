@@ -11,6 +11,7 @@ from graphs.onnx.values import Constant, Value
 
 @converter("Constant")
 def constant(ctx: Context) -> Value:
+    """The value of the attribute."""
     kinds = {"value_float": "float32", "value_floats": "float32", "value_int": "int64", "value_ints": "int64"}
     if ctx.has("value"):
         value = ctx.attr("value")
@@ -24,18 +25,21 @@ def constant(ctx: Context) -> Value:
 
 @converter("ConstantOfShape", since=9)
 def constant_of_shape(ctx: Context, shape: Value) -> Value:
+    """One number, repeated to a shape."""
     value = ctx.attr("value", Constant(torch.zeros(1, dtype=torch.float64), "float32"))
     return Constant(value.tensor.reshape(()).expand(ctx.ints(shape, "the shape of ConstantOfShape")), value.dtype)
 
 
 @converter("Range", since=11)
 def range_(ctx: Context, start: Value, limit: Value, delta: Value) -> Value:
+    """start, start + delta, ... below the limit."""
     ends = [ctx.known(v, "an end of Range").reshape(()).item() for v in (start, limit, delta)]
     return ctx.constant(torch.arange(*ends, dtype=torch.float64), start.dtype)
 
 
 @converter("EyeLike", since=9)
 def eye_like(ctx: Context, x: Value) -> Value:
+    """Ones on a diagonal of a matrix of x's shape."""
     from graphs.onnx import proto
 
     rows, columns = x.shape
@@ -46,6 +50,7 @@ def eye_like(ctx: Context, x: Value) -> Value:
 
 @converter("NonZero", since=9)
 def non_zero(ctx: Context, x: Value) -> Value:
+    """Where a constant is not 0: one column of indices per entry."""
     return ctx.constant(ctx.known(x, "the shape of NonZero's result").nonzero().T, "int64")
 
 

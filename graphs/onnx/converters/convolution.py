@@ -42,6 +42,7 @@ def padded(ctx: Context, x: Value, pads: Pads, value: float = 0.0) -> Value:
 
 @converter("Conv")
 def conv(ctx: Context, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """Convolution by a constant kernel."""
     kernel = _weight(ctx, x, weight)
     stride, dilation, pads = windows(ctx, kernel.shape[2:], x.shape[2:])
     padding = pads[0] if pads[0] == pads[1] and min(pads[0]) >= 0 else [0] * len(pads[0])
@@ -60,6 +61,7 @@ def conv(ctx: Context, x: Value, weight: Value, bias: Value | None = None) -> Va
 
 @converter("ConvTranspose")
 def conv_transpose(ctx: Context, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """Transposed convolution by a constant kernel; what padding cuts off unevenly is cut by a `pad` node."""
     kernel = _weight(ctx, x, weight)
     space = kernel.dim() - 2
     stride = [int(v) for v in ctx.attr("strides", [1] * space)]

@@ -1,7 +1,7 @@
 """Slices at a computed place, as detectors use them to paste a patch: x[.., i : i + 1, ..] and ScatterND with it.
 
-ONNX makes such a slice empty where i lies outside of the axis, and a ScatterND with empty indices writes nothing. So the
-index i may stand for the slice only as long as it ends up in a ScatterND, which here ignores places that do not exist.
+ONNX makes such a slice empty where i lies outside of the axis, and a ScatterND with empty indices writes nothing. So
+the index i may stand for the slice only as long as it ends up in a ScatterND, which here ignores places out of range.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def scatter_places(ctx: Context, base: Value, index: Variable, updates: Value) -
     base + hit (update - base), where hit is 1 at the entries that are written. None where it is not of this kind.
     """
     parts = _coordinates(ctx, index)
-    same = isinstance(updates, Constant) and updates.tensor.unique().numel() == 1
+    same = isinstance(updates, Constant) and len(set(updates.tensor.reshape(-1).tolist())) == 1
     if parts is None or not same or not isinstance(base, Constant):
         return None
     assert isinstance(updates, Constant)

@@ -71,18 +71,22 @@ def clip(ctx: Context, x: Value, lower: float, upper: float) -> Value:
         raise ctx.malformed("a bound of Clip is NaN")
     if (lower, upper) == (-math.inf, math.inf):
         return x
-    return ctx.emit("relu", x) if (lower, upper) == (0.0, math.inf) else ctx.emit(
-        "clip", x, lower=min(lower, upper), upper=upper
+    return (
+        ctx.emit("relu", x)
+        if (lower, upper) == (0.0, math.inf)
+        else ctx.emit("clip", x, lower=min(lower, upper), upper=upper)
     )
 
 
 @converter("LeakyRelu", since=6)
 def leaky_relu(ctx: Context, x: Value) -> Value:
+    """x where x >= 0, else alpha x."""
     return ctx.emit("leaky_relu", x, slope=float(ctx.attr("alpha", 0.01)))
 
 
 @converter("PRelu", since=7)
 def prelu(ctx: Context, x: Value, slope: Value) -> Value:
+    """x where x >= 0, else slope x; for a variable slope relu(x) - slope relu(-x)."""
     if isinstance(slope, Constant):
         return ctx.emit("prelu", x, slope=slope.tensor)
     negative = ctx.emit("neg", ctx.emit("relu", ctx.emit("neg", x)))
@@ -99,11 +103,13 @@ def thresholded_relu(ctx: Context, x: Value) -> Value:
 
 @converter("Elu", since=6)
 def elu(ctx: Context, x: Value) -> Value:
+    """x where x > 0, else alpha (e^x - 1)."""
     return ctx.emit("elu", x, alpha=float(ctx.attr("alpha", 1.0)))
 
 
 @converter("Celu", since=12)
 def celu(ctx: Context, x: Value) -> Value:
+    """x where x > 0, else alpha (e^(x / alpha) - 1)."""
     return ctx.emit("celu", x, alpha=float(ctx.attr("alpha", 1.0)))
 
 
@@ -117,9 +123,7 @@ def selu(ctx: Context, x: Value) -> Value:
 @converter("HardSigmoid", since=6)
 def hard_sigmoid(ctx: Context, x: Value) -> Value:
     """alpha x + beta between 0 and 1."""
-    line = algebra.plus(
-        ctx, algebra.times(ctx, x, float(ctx.attr("alpha", 0.2))), float(ctx.attr("beta", 0.5))
-    )
+    line = algebra.plus(ctx, algebra.times(ctx, x, float(ctx.attr("alpha", 0.2))), float(ctx.attr("beta", 0.5)))
     return ctx.emit("clip", line, lower=0.0, upper=1.0)
 
 
@@ -135,6 +139,7 @@ def shrink(ctx: Context, x: Value) -> Value:
 
 @converter("Gelu", since=20)
 def gelu(ctx: Context, x: Value) -> Value:
+    """x Phi(x), or its approximation with tanh."""
     kinds = {"none": "gelu", "tanh": "gelu_tanh"}
     kind = str(ctx.attr("approximate", "none"))
     if kind not in kinds:
@@ -151,6 +156,7 @@ def swish(ctx: Context, x: Value) -> Value:
 
 @converter("Cast", since=6)
 def cast(ctx: Context, x: Value) -> Value:
+    """Another element type, from an attribute."""
     from graphs.onnx import proto
 
     return convert_type(ctx, x, proto.element_type(int(ctx.attr("to")), ctx.where))
@@ -158,6 +164,7 @@ def cast(ctx: Context, x: Value) -> Value:
 
 @converter("CastLike", since=15)
 def cast_like(ctx: Context, x: Value, target: Value) -> Value:
+    """The element type of another value."""
     return convert_type(ctx, x, target.dtype)
 
 

@@ -17,6 +17,7 @@ from graphs.onnx.values import Constant, Value, Variable
 
 @converter("Concat", since=4)
 def concat(ctx: Context, *values: Value) -> Value:
+    """Joined along an axis; parts may be constants."""
     values = tuple(v for v in values if math.prod(v.shape)) or values[:1]
     axis = ctx.axis("axis", 1, len(values[0].shape))
     if len(values) == 1:
@@ -32,6 +33,7 @@ def concat(ctx: Context, *values: Value) -> Value:
 
 @converter("Slice")
 def slice_attributes(ctx: Context, x: Value) -> Value:
+    """Ends are attributes."""
     starts, ends = [int(v) for v in ctx.attr("starts")], [int(v) for v in ctx.attr("ends")]
     axes = [int(v) for v in ctx.attr("axes", range(len(starts)))]
     return _slices(ctx, x, starts, ends, axes, [1] * len(starts))
@@ -41,6 +43,7 @@ def slice_attributes(ctx: Context, x: Value) -> Value:
 def slice_inputs(
     ctx: Context, x: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None
 ) -> Value:
+    """Ends are inputs: constants, or one computed place."""
     count = math.prod(starts.shape)
     along = list(range(count)) if axes is None else ctx.ints(axes, "the axes of Slice")
     strides = [1] * count if steps is None else ctx.ints(steps, "the steps of Slice")
@@ -50,9 +53,7 @@ def slice_inputs(
     return _slices(ctx, x, first, last, along, strides)
 
 
-def _slices(
-    ctx: Context, x: Value, starts: list[int], ends: list[int], axes: list[int], steps: list[int]
-) -> Value:
+def _slices(ctx: Context, x: Value, starts: list[int], ends: list[int], axes: list[int], steps: list[int]) -> Value:
     for start, end, given, step in zip(starts, ends, axes, steps, strict=True):
         axis = ctx.wrap(given, len(x.shape))
         n = x.shape[axis]
@@ -73,11 +74,13 @@ def part(ctx: Context, x: Value, axis: int, start: int, stop: int, step: int = 1
 
 @converter("Split")
 def split_attribute(ctx: Context, x: Value) -> tuple[Value, ...]:
+    """Sizes are an attribute, or equal."""
     return _split(ctx, x, ctx.attr("split"))
 
 
 @converter("Split", since=13)
 def split_input(ctx: Context, x: Value, sizes: Value | None = None) -> tuple[Value, ...]:
+    """Sizes are an input, or equal."""
     return _split(ctx, x, None if sizes is None else ctx.ints(sizes, "the sizes of Split"))
 
 
@@ -100,6 +103,7 @@ def wrapped(index: Tensor, size: int) -> Tensor:
 
 @converter("Gather")
 def gather(ctx: Context, x: Value, index: Value) -> Value:
+    """Entries along an axis, by constant or computed indices."""
     axis = ctx.axis("axis", 0, len(x.shape))
     size = x.shape[axis]
     if isinstance(index, Variable):
@@ -116,6 +120,7 @@ def gather(ctx: Context, x: Value, index: Value) -> Value:
 
 @converter("GatherElements", since=11)
 def gather_elements(ctx: Context, x: Value, index: Value) -> Value:
+    """One entry per index, by constant indices."""
     axis = ctx.axis("axis", 0, len(x.shape))
     entries = wrapped(ctx.known(index, "the index of GatherElements"), x.shape[axis])
     return ctx.emit("pick", x, index=element_positions(entries, x.shape, axis))
@@ -123,12 +128,14 @@ def gather_elements(ctx: Context, x: Value, index: Value) -> Value:
 
 @converter("GatherND", since=11)
 def gather_nd(ctx: Context, x: Value, index: Value) -> Value:
+    """Blocks by constant multi-indices."""
     entries = ctx.known(index, "the index of GatherND")
     return ctx.emit("pick", x, index=block_positions(entries, x.shape, int(ctx.attr("batch_dims", 0))))
 
 
 @converter("Compress", since=9)
 def compress(ctx: Context, x: Value, condition: Value) -> Value:
+    """The entries where a constant condition holds."""
     index = ctx.known(condition, "the condition of Compress").nonzero().reshape(-1)
     if ctx.has("axis"):
         return ctx.emit("gather", x, index=index, axis=ctx.axis("axis", 0, len(x.shape)))

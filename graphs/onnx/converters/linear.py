@@ -10,10 +10,7 @@ from graphs.onnx.context import Context
 from graphs.onnx.registry import converter
 from graphs.onnx.values import Constant, Value
 
-
-@converter("MatMul")
-def matmul(ctx: Context, a: Value, b: Value) -> Value:
-    return algebra.matmul(ctx, a, b)
+converter("MatMul")(algebra.matmul)
 
 
 @converter("Gemm", since=7)
@@ -65,15 +62,15 @@ def _equation(ctx: Context, equation: str, operands: tuple[Value, ...]) -> tuple
     return terms, output.replace("...", dots)
 
 
-def _product(
-    ctx: Context, left: tuple[Value, str], right: tuple[Value, str], wanted: set[str]
-) -> tuple[Value, str]:
+def _product(ctx: Context, left: tuple[Value, str], right: tuple[Value, str], wanted: set[str]) -> tuple[Value, str]:
     """Two operands as one stack of matrix products: shared letters that are wanted, the rest of each, the summed."""
     (a, la), (b, lb) = left, right
     stack = [c for c in la if c in lb and c in wanted]
     summed = [c for c in la if c in lb and c not in wanted]
     rows, columns = [c for c in la if c not in lb], [c for c in lb if c not in la]
-    size = dict(zip(lb, b.shape, strict=True)) | {c: n for c, n in zip(la, a.shape, strict=True) if n != 1 or c not in lb}
+    size = dict(zip(lb, b.shape, strict=True)) | {
+        c: n for c, n in zip(la, a.shape, strict=True) if n != 1 or c not in lb
+    }
 
     def total(group: list[str]) -> int:
         return math.prod(size[c] for c in group)

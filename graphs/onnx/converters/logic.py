@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from graphs.onnx import algebra
@@ -19,32 +20,38 @@ def _compare(ctx: Context, a: Value, b: Value, closed: bool) -> Value:
 
 @converter("Greater", since=7)
 def greater(ctx: Context, a: Value, b: Value) -> Value:
+    """a > b."""
     return _compare(ctx, a, b, False)
 
 
 @converter("GreaterOrEqual", since=12)
 def greater_or_equal(ctx: Context, a: Value, b: Value) -> Value:
+    """a >= b."""
     return _compare(ctx, a, b, True)
 
 
 @converter("Less", since=7)
 def less(ctx: Context, a: Value, b: Value) -> Value:
+    """a < b."""
     return _compare(ctx, b, a, False)
 
 
 @converter("LessOrEqual", since=12)
 def less_or_equal(ctx: Context, a: Value, b: Value) -> Value:
+    """a <= b."""
     return _compare(ctx, b, a, True)
 
 
 @converter("Equal", since=7)
 def equal(ctx: Context, a: Value, b: Value) -> Value:
+    """a = b."""
     known = algebra.both(a, b, torch.eq)
     return (known if known is not None else ctx.emit("is_zero", algebra.sub(ctx, a, b))).cast("bool")
 
 
 @converter("Not")
 def not_(ctx: Context, x: Value) -> Value:
+    """1 - x."""
     return ctx.constant(~x.tensor, "bool") if isinstance(x, Constant) else complement(ctx, x)
 
 
@@ -55,6 +62,7 @@ def complement(ctx: Context, x: Value) -> Value:
 
 @converter("And", since=7)
 def and_(ctx: Context, a: Value, b: Value) -> Value:
+    """The product, or the minimum."""
     known = algebra.both(a, b, torch.logical_and)
     if known is not None:
         return known
@@ -65,6 +73,7 @@ def and_(ctx: Context, a: Value, b: Value) -> Value:
 
 @converter("Or", since=7)
 def or_(ctx: Context, a: Value, b: Value) -> Value:
+    """The maximum."""
     known = algebra.both(a, b, torch.logical_or)
     if known is not None:
         return known
@@ -76,6 +85,7 @@ def or_(ctx: Context, a: Value, b: Value) -> Value:
 
 @converter("Xor", since=7)
 def xor(ctx: Context, a: Value, b: Value) -> Value:
+    """|a - b|."""
     known = algebra.both(a, b, torch.logical_xor)
     return known if known is not None else ctx.emit("abs", algebra.sub(ctx, a, b))
 
@@ -83,7 +93,7 @@ def xor(ctx: Context, a: Value, b: Value) -> Value:
 @converter("Where", since=9)
 def where(ctx: Context, condition: Value, x: Value, y: Value) -> Value:
     """x where the condition holds, else y."""
-    shape = torch.broadcast_shapes(condition.shape, x.shape, y.shape)
+    shape = np.broadcast_shapes(condition.shape, x.shape, y.shape)
     if isinstance(condition, Constant):
         mask = condition.tensor.bool().expand(shape)
         return _masked(ctx, mask, x, y)

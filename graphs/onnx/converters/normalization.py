@@ -15,7 +15,7 @@ from graphs.onnx.values import Constant, Value
 @converter("BatchNormalization", since=7)
 def batch_norm(ctx: Context, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Value:
     """Per channel (axis 1): (x - mean) / sqrt(variance + epsilon) * scale + bias, as one scale and one shift."""
-    if ctx.attr("training_mode", 0) or len(ctx.node.output) > 1 and any(ctx.node.output[1:]):
+    if ctx.attr("training_mode", 0) or (len(ctx.node.output) > 1 and any(ctx.node.output[1:])):
         raise ctx.unsupported("BatchNormalization in training mode depends on the batch")
     g, b, m, v = (ctx.known(value, "a parameter of BatchNormalization") for value in (scale, bias, mean, variance))
     factor = g / (v + float(ctx.attr("epsilon", 1e-5))).sqrt()
@@ -31,6 +31,7 @@ def _affine(ctx: Context, x: Value, factor: Value, offset: Value | None) -> Valu
 
 @converter("InstanceNormalization", since=6)
 def instance_norm(ctx: Context, x: Value, scale: Value, bias: Value) -> Value:
+    """Each channel of each sample normalised over its space, then scaled and shifted."""
     axes = tuple(range(2, len(x.shape)))
     y = ctx.emit("layer_norm", x, axes=axes, eps=float(ctx.attr("epsilon", 1e-5)))
     return _affine(ctx, y, scale, bias)
@@ -50,6 +51,7 @@ def group_norm(ctx: Context, x: Value, scale: Value, bias: Value) -> Value:
 
 @converter("LayerNormalization", since=17)
 def layer_norm(ctx: Context, x: Value, scale: Value, bias: Value | None = None) -> Value:
+    """Normalised over the axes from `axis` on, then scaled and shifted."""
     axes = tuple(range(ctx.axis("axis", -1, len(x.shape)), len(x.shape)))
     y = algebra.mul(ctx, ctx.emit("layer_norm", x, axes=axes, eps=float(ctx.attr("epsilon", 1e-5))), scale)
     return y if bias is None else algebra.add(ctx, y, bias)
@@ -57,6 +59,7 @@ def layer_norm(ctx: Context, x: Value, scale: Value, bias: Value | None = None) 
 
 @converter("RMSNormalization", since=23)
 def rms_norm(ctx: Context, x: Value, scale: Value) -> Value:
+    """x over its root mean square over the axes from `axis` on, then scaled."""
     axes = tuple(range(ctx.axis("axis", -1, len(x.shape)), len(x.shape)))
     return algebra.mul(ctx, ctx.emit("rms_norm", x, axes=axes, eps=float(ctx.attr("epsilon", 1e-5))), scale)
 
@@ -74,21 +77,25 @@ def lp_norm(ctx: Context, x: Value) -> Value:
 
 @converter("Softmax", since=13)
 def softmax(ctx: Context, x: Value) -> Value:
+    """Along one axis."""
     return ctx.emit("softmax", x, axis=ctx.axis("axis", -1, len(x.shape)))
 
 
 @converter("LogSoftmax", since=13)
 def log_softmax(ctx: Context, x: Value) -> Value:
+    """Along one axis."""
     return ctx.emit("log_softmax", x, axis=ctx.axis("axis", -1, len(x.shape)))
 
 
 @converter("Softmax")
 def softmax_flattened(ctx: Context, x: Value) -> Value:
+    """Before opset 13: along all axes from `axis` on."""
     return _flattened(ctx, x, "softmax")
 
 
 @converter("LogSoftmax")
 def log_softmax_flattened(ctx: Context, x: Value) -> Value:
+    """Before opset 13: along all axes from `axis` on."""
     return _flattened(ctx, x, "log_softmax")
 
 

@@ -11,14 +11,14 @@ from graphs.onnx.values import Value
 
 @converter("Pad", since=2)
 def pad_attributes(ctx: Context, x: Value) -> Value:
+    """Pads and value are attributes."""
     pads = [int(v) for v in ctx.attr("pads")]
     return _pad(ctx, x, pads, float(ctx.attr("value", 0.0)), list(range(len(x.shape))))
 
 
 @converter("Pad", since=11)
-def pad_inputs(
-    ctx: Context, x: Value, pads: Value, value: Value | None = None, axes: Value | None = None
-) -> Value:
+def pad_inputs(ctx: Context, x: Value, pads: Value, value: Value | None = None, axes: Value | None = None) -> Value:
+    """Pads, value and axes are inputs."""
     fill = 0.0 if value is None else ctx.scalar(value, "the value of Pad")
     along = list(range(len(x.shape))) if axes is None else ctx.ints(axes, "the axes of Pad")
     return _pad(ctx, x, ctx.ints(pads, "the pads of Pad"), fill, [ctx.wrap(a, len(x.shape)) for a in along])

@@ -17,11 +17,13 @@ from graphs.onnx.values import Constant, Value
 
 @converter("GlobalAveragePool")
 def global_average_pool(ctx: Context, x: Value) -> Value:
+    """The mean over space."""
     return ctx.emit("mean", x, axes=tuple(range(2, len(x.shape))), keepdims=True)
 
 
 @converter("GlobalMaxPool")
 def global_max_pool(ctx: Context, x: Value) -> Value:
+    """The maximum over space."""
     return ctx.emit("reduce_max", x, axes=tuple(range(2, len(x.shape))), keepdims=True)
 
 
@@ -55,6 +57,7 @@ def max_pool(ctx: Context, x: Value) -> Value:
 
 @converter("AveragePool", since=7)
 def average_pool(ctx: Context, x: Value) -> Value:
+    """The sum over each window (zeros around), over how many entries of it count."""
     kernel, stride, dilation, given, reached = _geometry(ctx, x)
     include = bool(ctx.attr("count_include_pad", 0))
     counts = _counts(x.shape[2:], (kernel, stride, dilation), given if include else ([0] * len(kernel),) * 2, reached)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,7 @@ from graphs.onnx import algebra
 from graphs.onnx.context import Context
 from graphs.onnx.converters.indexing import part
 from graphs.onnx.registry import converter
-from graphs.onnx.values import Constant, Value, is_float
+from graphs.onnx.values import Constant, Value
 
 Reduce = Callable[[Context, Value, tuple[int, ...], bool], Value]
 
@@ -79,11 +78,13 @@ for _op_type, _reduce in REDUCTIONS.items():
 
 @converter("ArgMax")
 def arg_max(ctx: Context, x: Value) -> Value:
+    """Position of the maximum."""
     return _arg(ctx, x)
 
 
 @converter("ArgMin")
 def arg_min(ctx: Context, x: Value) -> Value:
+    """Position of the minimum."""
     return _arg(ctx, ctx.emit("neg", x))
 
 
@@ -98,9 +99,9 @@ def top_k(ctx: Context, x: Value, k: Value) -> tuple[Value, Value]:
     axis, largest = ctx.axis("axis", -1, len(x.shape)), bool(ctx.attr("largest", 1))
     count = ctx.ints(k, "the k of TopK")[0]
     if isinstance(x, Constant):
-        order = torch.sort(x.tensor, axis, descending=largest, stable=True)
-        values, index = (t.narrow(axis, 0, count) for t in order)
-        return Constant(values, x.dtype), Constant(index, "int64")
+        order = torch.sort(x.tensor, dim=axis, descending=largest, stable=True)
+        first, places = (t.narrow(axis, 0, count) for t in order)
+        return Constant(first, x.dtype), Constant(places, "int64")
     if count != 1:
         raise ctx.unsupported(f"TopK of a variable is supported only with k = 1, not {count}")
     op, signed = ("reduce_max", x) if largest else ("reduce_min", ctx.emit("neg", x))

@@ -18,12 +18,14 @@ Array = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 @converter("Upsample", since=7)
 def upsample_attribute(ctx: Context, x: Value) -> Value:
+    """Scales are an attribute."""
     return _upsample(ctx, x, [float(s) for s in ctx.attr("scales")])
 
 
 @converter("Upsample", since=9)
 @converter("Resize", since=10)
 def upsample_input(ctx: Context, x: Value, scales: Value) -> Value:
+    """Scales are an input."""
     return _upsample(ctx, x, ctx.known(scales, f"the scale of {ctx.node.op_type}").tolist())
 
 
@@ -40,10 +42,15 @@ def _upsample(ctx: Context, x: Value, scales: Sequence[float]) -> Value:
 def resize(
     ctx: Context, x: Value, roi: Value | None = None, scales: Value | None = None, sizes: Value | None = None
 ) -> Value:
+    """Scales or sizes are inputs."""
     mode = str(ctx.attr("mode", "nearest"))
     how = str(ctx.attr("coordinate_transformation_mode", "half_pixel"))
     nearest = str(ctx.attr("nearest_mode", "round_prefer_floor"))
-    if how not in TRANSFORMS or ctx.attr("antialias", 0) or ctx.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if (
+        how not in TRANSFORMS
+        or ctx.attr("antialias", 0)
+        or ctx.attr("keep_aspect_ratio_policy", "stretch") != "stretch"
+    ):
         raise ctx.unsupported(
             "this kind of Resize is not supported",
             f"coordinate_transformation_mode '{how}', antialias {ctx.attr('antialias', 0)}",
@@ -100,14 +107,14 @@ def _resample(ctx: Context, x: Value, axis: int, target: tuple[int, float], kind
 def _nearest(ctx: Context, position: Array, n: int, mode: str) -> Tensor:
     half = np.float32(0.5)
     rounded = {
-        "floor": lambda: np.floor(position),
-        "ceil": lambda: np.ceil(position),
-        "round_prefer_floor": lambda: np.ceil(position - half),
-        "round_prefer_ceil": lambda: np.floor(position + half),
+        "floor": np.floor(position),
+        "ceil": np.ceil(position),
+        "round_prefer_floor": np.ceil(position - half),
+        "round_prefer_ceil": np.floor(position + half),
     }
     if mode not in rounded:
         raise ctx.unsupported(f"nearest_mode '{mode}' is not supported")
-    return torch.from_numpy(np.clip(rounded[mode](), 0, n - 1).astype(np.int64))
+    return torch.from_numpy(np.clip(rounded[mode], 0, n - 1).astype(np.int64))
 
 
 def _matrix(position: Array, n: int, cubic: tuple[float, bool] | None) -> Tensor:

@@ -16,6 +16,7 @@ from graphs.onnx.values import Constant, Value, Variable
 
 @converter("ScatterND", since=11)
 def scatter_nd(ctx: Context, x: Value, index: Value, updates: Value) -> Value:
+    """Blocks written at constant or computed places."""
     _no_reduction(ctx)
     if isinstance(index, Variable):
         placed = scatter_places(ctx, x, index, updates)
@@ -30,6 +31,7 @@ def scatter_nd(ctx: Context, x: Value, index: Value, updates: Value) -> Value:
 @converter("Scatter", since=9)
 @converter("ScatterElements", since=11)
 def scatter_elements(ctx: Context, x: Value, index: Value, updates: Value) -> Value:
+    """Entries written at constant places along an axis."""
     _no_reduction(ctx)
     axis = ctx.axis("axis", 0, len(x.shape))
     entries = wrapped(ctx.known(index, f"the index of {ctx.node.op_type}"), x.shape[axis])
@@ -37,7 +39,7 @@ def scatter_elements(ctx: Context, x: Value, index: Value, updates: Value) -> Va
 
 
 def _scatter(ctx: Context, x: Value, positions: Tensor, updates: Value) -> Value:
-    if positions.unique().numel() != positions.numel():
+    if len(set(positions.reshape(-1).tolist())) != positions.numel():
         raise ctx.unsupported(f"{ctx.node.op_type} writes to one position twice, whose order ONNX leaves open")
     if isinstance(x, Constant) and isinstance(updates, Constant):
         return Constant(_written(x.tensor, positions, updates.tensor), x.dtype, x.name)

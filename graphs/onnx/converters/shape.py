@@ -14,6 +14,7 @@ from graphs.onnx.values import Constant, Value
 
 @converter("Shape")
 def shape(ctx: Context, x: Value) -> Value:
+    """The shape from axis `start` to `end`."""
     rank = len(x.shape)
     start, stop = int(ctx.attr("start", 0)), int(ctx.attr("end", rank))
     return ctx.constant(torch.tensor(x.shape[slice(start, stop)], dtype=torch.int64), "int64")
@@ -21,6 +22,7 @@ def shape(ctx: Context, x: Value) -> Value:
 
 @converter("Size")
 def size(ctx: Context, x: Value) -> Value:
+    """How many numbers there are."""
     return ctx.constant(math.prod(x.shape), "int64")
 
 
@@ -42,6 +44,7 @@ def reshape(ctx: Context, x: Value, target: Value) -> Value:
 
 @converter("Flatten")
 def flatten(ctx: Context, x: Value) -> Value:
+    """A matrix: the axes before `axis`, and those from it on."""
     rank = len(x.shape)
     axis = int(ctx.attr("axis", 1))
     axis = axis + rank if axis < 0 else axis
@@ -50,16 +53,19 @@ def flatten(ctx: Context, x: Value) -> Value:
 
 @converter("Transpose")
 def transpose(ctx: Context, x: Value) -> Value:
+    """The axes permuted (reversed where no order is given)."""
     return algebra.transpose(ctx, x, [int(p) for p in ctx.attr("perm", range(len(x.shape))[::-1])])
 
 
 @converter("Squeeze")
 def squeeze_attribute(ctx: Context, x: Value) -> Value:
+    """Axes are an attribute."""
     return _squeeze(ctx, x, ctx.attr("axes"))
 
 
 @converter("Squeeze", since=13)
 def squeeze_input(ctx: Context, x: Value, axes: Value | None = None) -> Value:
+    """Axes are an input."""
     return _squeeze(ctx, x, None if axes is None else ctx.ints(axes, "the axes of Squeeze"))
 
 
@@ -73,11 +79,13 @@ def _squeeze(ctx: Context, x: Value, axes: list[int] | None) -> Value:
 
 @converter("Unsqueeze")
 def unsqueeze_attribute(ctx: Context, x: Value) -> Value:
+    """Axes are an attribute."""
     return _unsqueeze(ctx, x, [int(a) for a in ctx.attr("axes")])
 
 
 @converter("Unsqueeze", since=13)
 def unsqueeze_input(ctx: Context, x: Value, axes: Value) -> Value:
+    """Axes are an input."""
     return _unsqueeze(ctx, x, ctx.ints(axes, "the axes of Unsqueeze"))
 
 
@@ -90,11 +98,13 @@ def _unsqueeze(ctx: Context, x: Value, axes: list[int]) -> Value:
 
 @converter("Expand", since=8)
 def expand(ctx: Context, x: Value, target: Value) -> Value:
+    """Repeated to what it and a constant shape broadcast to."""
     return algebra.broadcast_up(ctx, x, ctx.ints(target, "the shape of Expand"))
 
 
 @converter("Tile", since=6)
 def tile(ctx: Context, x: Value, repeats: Value) -> Value:
+    """Whole copies along each axis."""
     counts = ctx.ints(repeats, "the repeats of Tile")
     return x if set(counts) <= {1} else ctx.emit("tile", x, repeats=tuple(counts))
 
