@@ -6,6 +6,7 @@ Shape letters: P points, n input numbers, M atoms.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +18,13 @@ from verif.clauses import ClauseTable
 
 @dataclass(frozen=True)
 class Attacker:
-    """Evaluates and descends the gap of points to the unsafe set; `graph` maps z (P, n) to atoms (P, M)."""
+    """Evaluates and descends the gap of points to the unsafe set; `graph` maps z (P, n) to atoms (P, M), `project`
+    moves points (P, n) into the sets of their regions (P,).
+    """
 
     graph: Graph
     table: ClauseTable
+    project: Callable[[Tensor, Tensor], Tensor]
 
     def gap(self, points: Tensor, region: Tensor) -> Tensor:
         """Distance of each point to being a counterexample, (P,); at most 0: it is one (up to rounding)."""
@@ -28,21 +32,19 @@ class Attacker:
             (atoms,) = self.graph(points)
             return self.table.worst(self.table.gaps(atoms, region)[0])
 
-    def descend(self, points: Tensor, box: tuple[Tensor, Tensor], region: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
-        """Signed gradient steps from `points` (P, n) inside box = lower, upper (P, n): best points and their gaps.
+    def descend(self, points: Tensor, width: Tensor, region: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
+        """Signed gradient steps from `points` (P, n), steps in shares of `width` (P, n): best points and their gaps.
 
         Point p works on clause p modulo their number in each factor, so that restarts spread over a disjunction.
         """
-        lower, upper = box
-        width = upper - lower
+        points = self.project(points, region)
         best, best_gap = points, self.gap(points, region)
         target = torch.arange(len(points))
         for step in range(budget.steps):
             if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
                 break
             rate = budget.rate * (1 - step / budget.steps) + 0.005
-            points = points - rate * width * self._direction(points, region, target)
-            points = torch.minimum(torch.maximum(points, lower), upper)
+            points = self.project(points - rate * width * self._direction(points, region, target), region)
             gap = self.gap(points, region)
             better = gap < best_gap
             best, best_gap = torch.where(better[:, None], points, best), torch.where(better, gap, best_gap)

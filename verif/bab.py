@@ -15,7 +15,7 @@ from verif.attack import Attacker
 from verif.bounds import Engine, Pass
 from verif.clauses import ClauseTable
 from verif.domains import Domains
-from verif.query import Query
+from verif.query import Property, Query
 
 ROUNDING = 128.0  # a float bound counts only beyond this many units in the last place of its terms
 
@@ -73,12 +73,7 @@ class Search:
 
     def region_set(self, domains: Domains, dtype: torch.dtype) -> InputSet:
         """The input sets of domains: their boxes, met with their region's ball if it has one."""
-        box = Box(domains.lower.to(dtype), domains.upper.to(dtype))
-        center, radius, norm = self.query.property.center, self.query.property.radius, self.query.property.norm
-        if center is None or radius is None:
-            return box
-        ball = Ball(center[domains.region], radius[domains.region], norm).to(dtype)
-        return Meet(box, ball)
+        return met(self.query.property, Box(domains.lower.to(dtype), domains.upper.to(dtype)), domains.region)
 
     def bound(self, batch: Domains) -> tuple[Tensor, Pass, Domains, Tensor]:
         """Bound a batch: per survivor its clause gaps, the pass, the domains and the deciding atoms, all filtered."""
@@ -90,7 +85,8 @@ class Search:
         refuted = worst > 0
         close = (~refuted & (plain > 0)).nonzero()[:, 0]
         if len(close):
-            refuted[close] = self.confirm(batch.where(close))
+            worst[close] = self.confirm(batch.where(close))
+            refuted = worst > 0
         self.done += len(batch)
         self.proved += float(batch.share[refuted].sum())
         if bool(refuted.any()):
@@ -103,10 +99,10 @@ class Search:
         return gaps[keep], kept, batch.where(keep), atoms[keep]
 
     def confirm(self, domains: Domains) -> Tensor:
-        """Whether domains are refuted in float64: for bounds too close to the threshold for float32."""
+        """Gaps of domains in float64, (N,): for bounds too close to the threshold for float32."""
         result = self.exact.bound(self.region_set(domains, torch.float64), deadline=self.deadline)
         gaps, _ = self.table.gaps(result.lower, domains.region, rounding(result, domains))
-        return self.table.worst(gaps) > 0
+        return self.table.worst(gaps)
 
     def candidates(self, domains: Domains, result: Pass, atoms: Tensor) -> Iterator[Candidate]:
         """Points worth a look: where the deciding linear bounds are lowest, and the centres."""
@@ -174,6 +170,14 @@ class Search:
         seconds = time.monotonic() - self.started
         worst = float(self.domains.worst.min()) if len(self.domains) else self.lower_bound
         return Progress(len(self.domains), self.done, worst, self.proved, self.done / max(seconds, 1e-9), seconds)
+
+
+def met(property: Property, box: Box, region: Tensor) -> InputSet:
+    """Boxes, one per entry of `region` (B,), met with the balls of their regions where the property has balls."""
+    if property.center is None or property.radius is None:
+        return box
+    ball = Ball(property.center[region], property.radius[region], property.norm)
+    return Meet(box, ball.to(box.lower.dtype, box.lower.device))
 
 
 def rounding(result: Pass, domains: Domains) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from verif.query import Property
 
+TINY = 1e-300  # the gap of a strict atom at equality: refuted, by next to nothing
+
 
 @dataclass(frozen=True)
 class ClauseTable:
@@ -44,7 +46,7 @@ class ClauseTable:
 
         `values` (B, M) are atom values or lower bounds of them. A gap > 0 means that some atom fails (is refuted);
         a clause that is not there has gap +inf, one without atoms -inf. NaN values count as -inf (nothing known).
-        A strict atom fails already at 0: with `slack` (B, M) given, a positive gap means that it exceeds the slack.
+        A strict atom fails already at equality (gap TINY). `slack` (B, M) is taken off the values first.
         """
         ids, there = self.clause_ids(region)
         atoms, used = self.atoms[ids], self.used[ids]
@@ -53,6 +55,7 @@ class ClauseTable:
         excess = picked - self.thresholds[ids]
         if slack is not None:
             excess = excess - slack.double()[box, atoms]
+        excess = torch.where(self.strict[ids] & (excess == 0), TINY, excess)
         excess = torch.where(used & ~excess.isnan(), excess, -math.inf)
         gap, best = excess.max(-1)
         return torch.where(there, gap, math.inf), atoms.gather(-1, best[..., None]).squeeze(-1)

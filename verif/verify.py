@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graphs import Graph
+from relaxations.sets import Box
 from verif.attack import Attacker, Budget, starts
-from verif.bab import Candidate, Progress, Search
+from verif.bab import Candidate, Progress, Search, met
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.clauses import ClauseTable
 from verif.domains import Domains
-from verif.query import Property, Query, compile_query
+from verif.query import Property, Query, Source, compile_query
 from verif.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
 
-Model = str | Path | Graph
 OnEvent = Callable[[Progress], None]
 
 
@@ -58,11 +57,12 @@ class Result:
 
 
 def verify(
-    model: Model | None,
-    property: str | Path | Property | Query | None = None,
+    model: Source | None,
+    property: str | Path | Property | Query,
     *,
-    networks: Mapping[str, str | Path] | Sequence[tuple[str, str | Path]] | None = None,
+    networks: Mapping[str, Source] | Sequence[tuple[str, Source]] | None = None,
     timeout: float | None = None,
+    device: str = "cpu",
     seed: int = 0,
     on_event: OnEvent | None = None,
 ) -> Result:
@@ -72,13 +72,20 @@ def verify(
     the model or the property cannot be read; a Ctrl-C ends the search with what is known (reason "interrupted").
     """
     started = time.monotonic()
-    query = property if isinstance(property, Query) else compile_query(property, networks or model)
-    return Run(query, started, timeout, seed, on_event).result()
+    if isinstance(property, Query):
+        query = property
+    else:
+        given = networks if networks is not None else model
+        if given is None:
+            raise TypeError("verify() needs a model, or networks by name")
+        query = compile_query(property, given)
+    with torch.device(device):
+        return Run(query, started, timeout, seed, on_event).result()
 
 
 @dataclass
 class Run:
-    """One run of the search with its budget; `verdict` methods below are the only makers of verdicts."""
+    """One run of the search with its budget; nothing else makes verdicts."""
 
     query: Query
     started: float
@@ -86,6 +93,12 @@ class Run:
     seed: int = 0
     on_event: OnEvent | None = None
     search: Search | None = field(default=None, init=False)
+    next_attack: float = field(default=0.0, init=False)
+
+    @property
+    def deadline(self) -> float:
+        """When to stop, in time.monotonic() seconds."""
+        return math.inf if self.timeout is None else self.started + self.timeout
 
     def result(self) -> Result:
         """Run until a verdict, the deadline, or an interruption."""
@@ -98,73 +111,73 @@ class Run:
         except KeyboardInterrupt:
             return self._result(Verdict.UNKNOWN, reason="interrupted")
 
-    @property
-    def deadline(self) -> float:
-        return math.inf if self.timeout is None else self.started + self.timeout
-
     def _decide(self) -> Result:
         search = self.search = self._search()
         found = self._attack(search, 96, 12)
         if found is not None:
             return found
-        attacks = iter(_intensity())
-        next_attack = 0.0
+        attacks = _intensity()
         for event in search.run():
             if isinstance(event, Candidate):
                 found = self._replayed(event.point)
             elif self.on_event is not None:
                 self.on_event(event)
             spent = time.monotonic() - self.started
-            if found is None and len(search.domains) and spent > next_attack:
-                count, steps = next(attacks)
-                found = self._attack(search, count, steps)
+            if found is None and len(search.domains) and spent > self.next_attack:
+                found = self._attack(search, *next(attacks))
                 now = time.monotonic() - self.started
-                next_attack = now + 8 * (now - spent) + 0.2
+                self.next_attack = now + 8 * (now - spent) + 0.2
             if found is not None:
                 return found
-        if not len(search.domains):
-            if search.unresolved:
-                return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} boxes too small to split stay open")
-            return self._result(Verdict.HOLDS)
-        return self._result(Verdict.TIMEOUT, reason="the time was used up")
+        if len(search.domains):
+            return self._result(Verdict.TIMEOUT, reason="the time was used up")
+        if search.unresolved:
+            return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} boxes are too small to split, yet open")
+        return self._result(Verdict.HOLDS)
 
     def _search(self) -> Search:
         """Set up the search: graphs in float32 for speed and in float64 for close calls."""
-        query, prop = self.query, self.query.property
-        single, table = query.graph.to(torch.float32), ClauseTable.of(prop)
-        lower, upper = query.outer()
-        count = len(lower)
+        query, table = self.query, ClauseTable.of(self.query.property)
+        device = torch.get_default_device()
+        single, double = (query.graph.to(dtype, device) for dtype in (torch.float32, torch.float64))
+        outer = Box(*query.outer()).to(torch.float32, device)
+        count = len(outer)
         domains = Domains(
-            round_out(lower, -math.inf),
-            round_out(upper, math.inf),
+            outer.lower,
+            outer.upper,
             torch.arange(count),
             torch.full((count,), -math.inf, dtype=torch.float64),
             torch.full((count,), 1 / count, dtype=torch.float64),
         )
-        engine, exact = Engine(single), Engine(query.graph.to(torch.float64))
-        return Search(query, engine, exact, table, Attacker(single, table), self.deadline, domains)
+        attacker = Attacker(single, table, self._project)
+        return Search(query, Engine(single), Engine(double), table, attacker, self.deadline, domains)
+
+    def _inner(self, region: Tensor) -> Box:
+        """The boxes of representable points of regions (P,), for the search of counterexamples."""
+        lower, upper = (bound[region.cpu()].to(region.device, torch.float32) for bound in self.query.inner())
+        return Box(lower, upper)
+
+    def _project(self, points: Tensor, region: Tensor) -> Tensor:
+        """Points (P, n) moved into the sets of their regions (P,)."""
+        return met(self.query.property, self._inner(region), region).project(points[:, None])[:, 0]
 
     def _attack(self, search: Search, count: int, steps: int) -> Result | None:
         """Gradient descent from random starts in the regions of the worst open domains."""
-        generator = torch.Generator().manual_seed(self.seed + search.done)
-        domains = search.domains
-        regions = torch.unique(domains.region[torch.topk(domains.worst, min(64, len(domains)), largest=False).indices])
-        inner_lower, inner_upper = (bound[regions].float() for bound in self.query.inner())
+        generator = torch.Generator(torch.get_default_device()).manual_seed(self.seed + search.done)
+        open_domains = search.domains
+        worst = torch.topk(open_domains.worst, min(64, len(open_domains)), largest=False).indices
+        regions = torch.unique(open_domains.region[worst])
         each = max(2, count // len(regions))
-        points = starts(inner_lower, inner_upper, each, generator).flatten(0, 1)
-        box = inner_lower.repeat_interleave(each, 0), inner_upper.repeat_interleave(each, 0)
         owner = regions.repeat_interleave(each)
+        box = self._inner(regions)
+        points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
         budget = Budget(steps, 0.25, min(self.deadline, time.monotonic() + 5.0))
-        points, gap = search.attacker.descend(self._inside(points, owner), box, owner, budget)
+        points, gap = search.attacker.descend(points, box.width.repeat_interleave(each, 0), owner, budget)
         for index in torch.nonzero(gap <= 0)[:8, 0].tolist():
             found = self._replayed(points[index])
             if found is not None:
                 return found
         return None
-
-    def _inside(self, points: Tensor, region: Tensor) -> Tensor:
-        """Points moved into their region's ball, where it has one."""
-        return points
 
     def _replayed(self, point: Tensor) -> Result | None:
         """VIOLATED, if a replay in onnxruntime (or the torch module) confirms the point."""
@@ -175,18 +188,13 @@ class Run:
             return None
         return self._result(Verdict.VIOLATED, counterexample=Counterexample(seen.point, seen.inputs, seen.outputs))
 
-    def _result(
-        self, verdict: Verdict, *, reason: str = "", counterexample: Counterexample | None = None
-    ) -> Result:
-        search = self.search
-        bound: float | None = None
+    def _result(self, verdict: Verdict, *, reason: str = "", counterexample: Counterexample | None = None) -> Result:
+        search, bound = self.search, math.nan
         if search is not None:
-            open_worst = search.domains.worst
-            bound = float(open_worst.min()) if len(open_worst) else search.lower_bound
-            bound = bound if math.isfinite(bound) else None
+            bound = search.progress().worst
         return Result(
             verdict,
-            bound,
+            bound if math.isfinite(bound) else None,
             counterexample,
             search.done if search else 0,
             time.monotonic() - self.started,
@@ -195,13 +203,10 @@ class Run:
         )
 
 
-def round_out(values: Tensor, toward: float) -> Tensor:
-    """float64 to float32, rounded towards `toward` (minus or plus infinity)."""
-    near = values.float()
-    short = near.double() > values if toward < 0 else near.double() < values
-    return torch.where(short, near.nextafter(torch.full_like(near, toward)), near)
-
-
-def _intensity() -> Sequence[tuple[int, int]]:
+def _intensity() -> Iterator[tuple[int, int]]:
     """Growing attacks: (starts, steps)."""
-    return [(128, 25), *((256, 50),) * 3, *((512, 100),) * 100_000]
+    yield 128, 25
+    for _ in range(3):
+        yield 256, 50
+    while True:
+        yield 512, 100
