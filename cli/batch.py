@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from cli import files
-from cli.decide import INTERRUPTED, importing, solve, stem
+from cli.decide import INTERRUPTED, importing, solve, stem, worst
 from cli.errors import UsageError, internal
 from cli.options import Options
 from graphs.errors import VerifError
 from verif.verdict import Verdict
-
-_WORST_FIRST = (2, 1, 4, 3, 0)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def _run(instances: list[Instance], done: list[str], sink: IO[str] | None, optio
     counts = Counter(next(v.label for v in Verdict if v.exit_code == code) for code in codes)
     if not options.quiet:
         print(", ".join(f"{counts[v.label]} {v.label}" for v in Verdict if counts[v.label]) or "no instances")
-    return min(codes, key=_WORST_FIRST.index, default=0)
+    return worst(codes)
 
 
 def _one(instance: Instance, options: Options) -> tuple[int, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from cli.errors import UsageError
 from cli.options import Options, parse_networks
 
 if TYPE_CHECKING:
-    from verif.query import Property, Query
+    from verif.query import Network, Property, Query
     from verif.verify import Result
 
 INTERRUPTED = 130
@@ -86,7 +86,10 @@ def decide_query(query: Path, extra: Path | None, options: Options) -> int:
 
 
 def solve(
-    property: Path | Property, networks: Path | Mapping[str, Path], options: Options, timeout: float | None = None
+    property: Path | Property,
+    networks: Path | Network | Mapping[str, Path],
+    options: Options,
+    timeout: float | None = None,
 ) -> tuple[Query, Result]:
     """Compile and decide a query under a progress line; `timeout` counts from now."""
     started = time.monotonic()
@@ -99,19 +102,25 @@ def solve(
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     title = stem(property) if isinstance(property, Path) else "local robustness"
     with watching(options, title) as watch:
-        return query, verify(None, query, timeout=left, seed=options.seed, on_event=watch, **_place(options))
+        return query, verify(None, query, timeout=left, seed=options.seed, on_event=watch)
 
 
 def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:
     """Write the files asked for, print the result, and give the exit code."""
     from cli import report
+    from verif import counterexample
 
     if options.json:
         files.write(options.json, report.as_json(result, asked.facts) + "\n")
     if options.counterexample and result.counterexample is not None:
-        report.write_counterexample(result.counterexample, options.counterexample)
+        counterexample.write(options.counterexample, result.counterexample.inputs, result.counterexample.outputs)
     print(report.render(query, result, asked, options), flush=True)
     return INTERRUPTED if result.reason == "interrupted" else result.verdict.exit_code
+
+
+def worst(codes: Sequence[int]) -> int:
+    """One exit code for several verdicts: an error, then violated, timeout, unknown, holds."""
+    return min(codes, key=(2, 1, 4, 3, 0).index, default=0)
 
 
 def stem(path: Path) -> str:
@@ -132,7 +141,3 @@ def refuse(options: Options, flag: str, why: str) -> None:
     """UsageError where a flag is given that means nothing here."""
     if getattr(options, flag):
         raise UsageError("C104", f"--{flag} has no meaning here", help=why)
-
-
-def _place(options: Options) -> dict[str, str]:
-    return {} if options.device == "cpu" else {"device": options.device}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,39 +72,6 @@ def as_json(result: Result, facts: Mapping[str, Any]) -> str:
     return json.dumps(record, allow_nan=False)
 
 
-def competition(cex: Counterexample) -> str:
-    """A counterexample as VNN-COMP's text ((X_0 v) ... (Y_0 v)), inputs and outputs counted through in order."""
-    pairs = [
-        f"({letter}_{index} {_exact(value)})"
-        for letter, arrays in (("X", cex.inputs), ("Y", cex.outputs))
-        for index, value in enumerate(value for array in arrays.values() for value in array.reshape(-1))
-    ]
-    return "(" + "\n".join(pairs) + ")"
-
-
-def assignments(cex: Counterexample, order: Sequence[str] = ()) -> str:
-    """A counterexample as VNN-LIB 2.0 prints it: name, type and shape, then one number a line in row-major order.
-
-    `order` names variables in the order of their declaration; what it leaves out comes last.
-    """
-    named, lines = {**cex.inputs, **cex.outputs}, []
-    for name in dict.fromkeys([*(name for name in order if name in named), *named]):
-        array = named[name]
-        lines.append(f"{name} {array.dtype.name} [{','.join(map(str, array.shape))}]")
-        lines += [_exact(value) for value in array.reshape(-1)]
-    return "\n".join(lines)
-
-
-def write_counterexample(cex: Counterexample, path: Path) -> None:
-    """Arrays by name (.npz), or the competition's text."""
-    if path.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **{**cex.inputs, **cex.outputs})
-        files.write(path, buffer.getvalue())
-    else:
-        files.write(path, competition(cex) + "\n")
-
-
 def write_tensors(cex: Counterexample, folder: Path) -> None:
     """A counterexample as VNN-LIB 2.0 serialises it: one ONNX tensor (NAME.pb) for each variable."""
     from onnx import numpy_helper
@@ -119,14 +85,18 @@ def write_tensors(cex: Counterexample, folder: Path) -> None:
 
 def render(query: Query, result: Result, asked: Asked, options: Options) -> str:
     """What stdout gets in the format asked for."""
+    from verif.counterexample import assignments_text, competition_text
+
     cex = result.counterexample
     match options.format:
         case "json":
             return as_json(result, asked.facts)
         case "vnncomp":
-            return result.verdict.vnncomp + (f"\n{competition(cex)}" if cex else "")
+            return result.verdict.vnncomp + (f"\n{competition_text(cex.inputs, cex.outputs).rstrip()}" if cex else "")
         case "vnnlib":
-            return result.verdict.vnnlib + (f"\n{assignments(cex, order(query))}" if cex else "")
+            return result.verdict.vnnlib + (
+                f"\n{assignments_text(cex.inputs, cex.outputs, order(query)).rstrip()}" if cex else ""
+            )
         case _ if options.quiet:
             return verdict_line(result, asked.title)
         case _:
@@ -143,11 +113,6 @@ def _short(array: NDArray[Any]) -> str:
     values = array.reshape(-1)
     shown = ", ".join(f"{value:.6g}" for value in values[:_SHOWN])
     return f"[{shown}{', ...' if values.size > _SHOWN else ''}]" + (f" {list(array.shape)}" if values.size > 1 else "")
-
-
-def _exact(value: Any) -> str:
-    """Digits that read back as the same number of the same type."""
-    return str(value.item()) if not isinstance(value, np.floating) else np.format_float_positional(value, trim="0")
 
 
 def _finite(value: float | None) -> float | None:

@@ -22,15 +22,18 @@ def standard(query: Path, options: Options, folder: Path | None, text: Path | No
         files.require_writable(folder / "x.pb" if folder.is_dir() else folder)
     compiled, result = solve(query, networks, options, options.timeout)
     print(result.verdict.vnnlib, flush=True)
-    if result.counterexample is not None:
+    cex = result.counterexample
+    if cex is not None:
         from cli import report
+        from verif.counterexample import assignments_text
 
+        written = assignments_text(cex.inputs, cex.outputs, report.order(compiled))
         if folder is not None:
-            report.write_tensors(result.counterexample, folder)
+            report.write_tensors(cex, folder)
         elif text is not None:
-            files.write(text, report.assignments(result.counterexample, report.order(compiled)) + "\n")
+            files.write(text, written)
         else:
-            print(report.assignments(result.counterexample, report.order(compiled)), flush=True)
+            print(written, end="", flush=True)
     return INTERRUPTED if result.reason == "interrupted" else result.verdict.exit_code
 
 

@@ -67,6 +67,11 @@ def robustness(
     return _property(network, (lower, upper), rows, clauses, spans=spans, **ball)
 
 
+def samples(model: Model, x: Array) -> Tensor:
+    """One sample or several as (D, n) float64. Raises PropertyError where the sizes do not fit the network."""
+    return _samples(x, _sizes(_network(model).graph)[0])
+
+
 def predictions(model: Model, x: Array) -> list[int]:
     """The model's own label (the first largest output) at one sample or at D of them, in its own element type."""
     network = _network(model)

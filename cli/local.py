@@ -1,0 +1,82 @@
+"""Local robustness around samples from a file: a verdict for each, or the largest radius that can be certified."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli import files
+from cli.decide import INTERRUPTED, Asked, check_outputs, finish, importing, refuse, solve, stem, worst
+from cli.errors import UsageError
+from cli.options import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from verif.query import Network
+
+
+def local(model: Path, property: Path | None, options: Options) -> int:
+    """`verify MODEL.onnx --input x.npy [--eps E]`."""
+    assert options.input is not None
+    if property is not None:
+        raise UsageError("C104", "a property and --input exclude each other", help="leave one of them away")
+    refuse(options, "network", "local robustness is about one model")
+    check_outputs(options, model, options.input)
+    if options.eps is None and (options.json or options.counterexample or options.format != "text"):
+        raise UsageError("C104", "the search for a radius has text output only", help="give the radius: --eps 0.01")
+    with importing():
+        import verif.verify  # noqa: F401
+        from verif.networks import Networks
+        from verif.properties import predictions
+    network = Networks.of(model).load("")
+    samples = _samples(options.input, network)
+    if len(samples) > 1 and (options.json or options.counterexample):
+        raise UsageError("C104", f"--json and --counterexample take one sample, {options.input} has {len(samples)}")
+    run = _radius if options.eps is None else _decide
+    codes = []
+    for number, sample in enumerate(samples):
+        label = predictions(network, sample)[0] if options.label is None else options.label
+        name = f"{stem(options.input)}[{number}]" if len(samples) > 1 else stem(options.input)
+        codes.append(run(network, sample, label, f"{stem(model)} x {name} (label {label})", options))
+        if codes[-1] == INTERRUPTED:
+            return INTERRUPTED
+    return worst(codes)
+
+
+def _decide(network: Network, sample: Tensor, label: int, title: str, options: Options) -> int:
+    from verif.properties import robustness
+
+    assert options.eps is not None
+    property = robustness(network, sample, options.eps, norm=float(options.norm), label=label)
+    query, result = solve(property, network, options, options.timeout)
+    facts: dict[str, Any] = {"model": str(network.source), "input": str(options.input), "label": label}
+    asked = Asked(f"{title}, eps {options.eps:g}", {**facts, "eps": options.eps, "norm": options.norm})
+    return finish(query, result, asked, options)
+
+
+def _radius(network: Network, sample: Tensor, label: int, title: str, options: Options) -> int:
+    """A search for a radius claims no more than it proved, so it exits 0."""
+    from cli.progress import watching
+    from verif.radius import radius
+
+    with watching(options, title) as watch:
+        found = radius(network, sample, norm=float(options.norm), label=label, timeout=options.timeout, on_event=watch)
+    broken = "no counterexample found" if math.isinf(found.broken) else f"counterexample within {found.broken:.4g}"
+    print(f"RADIUS    {title}   certified {found.certified:.4g}   {broken}   {found.seconds:.2f} s", flush=True)
+    return INTERRUPTED if found.interrupted else 0
+
+
+def _samples(path: Path, network: Network) -> Tensor:
+    """Samples of the network's size, (D, n)."""
+    import numpy as np
+
+    from verif.properties import samples
+
+    files.require(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise UsageError("C111", "this is not a numpy array (.npy)", where=str(path)) from None
+    return samples(network, array)
