@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,9 @@ def load() -> ModuleType:
         symbolic_helper._set_opset_version = _set_opset_version
     if not hasattr(torch._C.Node, "__getitem__"):
         torch._C.Node.__getitem__ = symbolic_helper._node_get
-    import auto_LiRPA
+    with warnings.catch_warnings():  # deprecations of torch that it meets on import
+        warnings.simplefilter("ignore")
+        import auto_LiRPA
 
     _accept_remove_duplicate(auto_LiRPA.BoundedModule)
     return auto_LiRPA
