@@ -98,11 +98,12 @@ def solve(
         from verif.verify import verify
     from cli.progress import watching
 
+    _require_device(options.device)
     query = compile_query(property, networks)
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     title = stem(property) if isinstance(property, Path) else "local robustness"
     with watching(options, title) as watch:
-        return query, verify(None, query, timeout=left, seed=options.seed, on_event=watch)
+        return query, verify(None, query, timeout=left, device=options.device, seed=options.seed, on_event=watch)
 
 
 def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:
@@ -141,3 +142,13 @@ def refuse(options: Options, flag: str, why: str) -> None:
     """UsageError where a flag is given that means nothing here."""
     if getattr(options, flag):
         raise UsageError("C104", f"--{flag} has no meaning here", help=why)
+
+
+def _require_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).split("\n")[0]
+        raise UsageError("C112", f"torch cannot use the device '{name}'", notes=[cause], help="--device cpu") from None

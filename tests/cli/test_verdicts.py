@@ -157,6 +157,7 @@ def test_a_batch_survives_a_crash(small: Path, capsys: Capture, monkeypatch: pyt
 
 
 BAD = {
+    "no device": ("model.onnx holds.vnnlib --device abacus", "error[C112]: torch cannot use the device 'abacus'\n"),
     "truncated model": (
         "half.onnx holds.vnnlib",
         "error[G102]: the file is not an ONNX model, or it is truncated\n  --> half.onnx\n",
