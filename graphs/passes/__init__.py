@@ -14,5 +14,4 @@ def simplify(graph: Graph) -> Graph:
     """All passes, in the order in which they help one another. The outputs keep their names."""
     graph = merge_equal(drop_identities(drop_dead(graph)))
     graph = drop_dead(recognise_composites(graph))
-    graph = drop_identities(fuse_affine(graph))
-    return drop_dead(graph)
+    return drop_dead(drop_identities(fuse_affine(graph)))

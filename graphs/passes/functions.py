@@ -7,6 +7,7 @@ part of the graph between a value and its elementwise function is run on a grid,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -39,11 +40,6 @@ class Region:
     source: str
     nodes: tuple[Node, ...]
 
-    @property
-    def nonlinear(self) -> frozenset[str]:
-        """The ops in it other than arithmetic."""
-        return frozenset(node.op for node in self.nodes) - ARITHMETIC
-
 
 def recognise_functions(graph: Graph) -> Graph:
     """Each such part as one node (with a factor before or after it where there is one)."""
@@ -51,16 +47,16 @@ def recognise_functions(graph: Graph) -> Graph:
     tolerance = 1e-12 if double else 1e-7  # float32 models hold rounded constants
 
     def rule(sweep: Sweep, node: Node) -> str | None:
-        if node.op not in ("mul", "div", "log", "scale"):
-            return None
-        region = _region(sweep, node)
-        known = None if region is None else KNOWN.get(region.nonlinear)
-        if region is None or known is None:
-            return None
-        found = _match(sweep, region, known, tolerance)
-        return None if found is None else _emit(sweep, node, region.source, known[0], found)
+        region = _region(sweep, node) if node.op in ("mul", "div", "log") else None
+        found = None if region is None else _match(sweep, region, tolerance)
+        return None if region is None or found is None else _emit(sweep, node, region, found)
 
     return rewrite(graph, rule)
+
+
+def _nonlinear(nodes: Iterable[Node]) -> frozenset[str]:
+    """The ops other than arithmetic."""
+    return frozenset(node.op for node in nodes) - ARITHMETIC
 
 
 def _elementwise(sweep: Sweep, node: Node) -> bool:
@@ -73,12 +69,14 @@ def _elementwise(sweep: Sweep, node: Node) -> bool:
 
 
 def _region(sweep: Sweep, sink: Node) -> Region | None:
-    """Walk back from the sink, always over the value computed last, until all paths meet in one value."""
+    """Walk back from the sink, always over the value computed last, until all paths meet in one value and the
+    nonlinear ops passed are those of a known function.
+    """
     order = {name: i for i, name in enumerate(sweep.builder.nodes)}
     nodes, frontier = [sink], set(sink.inputs)
     if not _elementwise(sweep, sink):
         return None
-    while len(frontier) > 1 or not any(len(set(node.inputs)) > 1 or node.op == "log" for node in nodes[-1:] + nodes):
+    while len(frontier) > 1 or _nonlinear(nodes) not in KNOWN:
         node = sweep.node(max(frontier, key=order.__getitem__))
         if len(nodes) == LARGEST or not _elementwise(sweep, node):
             return None
@@ -97,12 +95,12 @@ def _run(sweep: Sweep, region: Region, x: Tensor) -> dict[str, Tensor]:
     return values
 
 
-def _match(sweep: Sweep, region: Region, known: tuple[str, float], tolerance: float) -> tuple[float, float] | None:
+def _match(sweep: Sweep, region: Region, tolerance: float) -> tuple[float, float] | None:
     """(s, k) such that the region is k f(s x), or None."""
     grid = torch.cat([torch.linspace(-30, 30, 1201), torch.linspace(-1, 1, 101)]).double()
     values = _run(sweep, region, grid)
     y = values[region.nodes[-1].name]
-    op, inner = known
+    op, inner = KNOWN[_nonlinear(region.nodes)]
     scale = 1.0
     if inner:
         reader = next(node for node in region.nodes if node.op not in ARITHMETIC)
@@ -111,14 +109,14 @@ def _match(sweep: Sweep, region: Region, known: tuple[str, float], tolerance: fl
         return None
     expected = OPS[op].forward(grid * scale)
     factor = float(y[1200] / expected[1200]) if scale > 0 else float(y[0] / expected[0])
-    for k in (1.0, factor):  # exactly 1 where that is within rounding
+    for k in (round(factor, 3), factor):  # exactly 1 or 2 where that is within rounding
         if bool(((y - k * expected).abs() <= tolerance * abs(k) * expected.abs().clamp(min=1.0)).all()):
             return scale, k
     return None
 
 
-def _emit(sweep: Sweep, node: Node, source: str, op: str, found: tuple[float, float]) -> str:
-    scale, factor = found
+def _emit(sweep: Sweep, node: Node, region: Region, found: tuple[float, float]) -> str:
+    (scale, factor), source, op = found, region.source, KNOWN[_nonlinear(region.nodes)][0]
     add = sweep.builder.add
     if abs(scale - 1.0) > 1e-7:
         source = sweep.between("scale", source, node, params={"factor": torch.tensor(scale).double()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from graphs.ir import Graph, Node
 from graphs.passes.dead import drop_dead
+from graphs.passes.identity import drop_identities
+from graphs.passes.reorder import reorder
 from graphs.passes.rewrite import Sweep, rewrite
 
 
@@ -41,8 +43,8 @@ CONVS = ("conv", "conv_transpose")
 def fuse_affine(graph: Graph) -> Graph:
     """Apply all fusions, each node with its maker, until no two neighbours fuse."""
     while True:
-        fused = drop_dead(rewrite(drop_dead(rewrite(graph, _reorder)), _rule))
-        if len(fused) == len(graph):
+        fused = drop_dead(rewrite(drop_dead(drop_identities(rewrite(graph, reorder))), _rule))
+        if [node.op for node in fused] == [node.op for node in graph]:
             return fused
         graph = fused
 
@@ -52,7 +54,7 @@ def _rule(sweep: Sweep, node: Node) -> str | None:
         return None
     maker = sweep.node(node.inputs[0])
     fusion = FUSIONS.get((maker.op, node.op))
-    if fusion is None or len(maker.inputs) != 1 or not _free(sweep, maker):
+    if fusion is None or len(maker.inputs) != 1 or not sweep.free(maker):
         return None
     pair = Pair(maker, node, sweep.node(maker.inputs[0]).shape, sweep.params(maker), sweep.params(node))
     fused = fusion(pair)
@@ -60,40 +62,6 @@ def _rule(sweep: Sweep, node: Node) -> str | None:
         return None
     heavy = maker if maker.op in ("linear", *CONVS) else node
     return sweep.builder.add(fused.op, maker.inputs, fused.params, fused.attrs, name=node.name, origin=heavy.origin)
-
-
-def _free(sweep: Sweep, maker: Node) -> bool:
-    return sweep.only_reader(maker.name) and maker.name not in sweep.old.outputs
-
-
-def _reorder(sweep: Sweep, node: Node) -> str | None:
-    """Brings scale and shift next to what they fuse with: past a reshape, and scale before shift."""
-    if node.op not in ("reshape", "scale", "shift"):
-        return None
-    maker = sweep.node(node.inputs[0])
-    if len(maker.inputs) != 1 or not _free(sweep, maker):
-        return None
-    first = sweep.node(maker.inputs[0])
-    if node.op == "reshape" and maker.op in ("scale", "shift") and first.shape == maker.shape:
-        if all(reader.op in ("linear", "scale", "shift", "reshape") for reader in sweep.readers[node.name]):
-            moved = sweep.between("reshape", first.name, node, attrs=node.attrs)
-            return _spread(sweep, maker, moved, node, maker)
-    elif maker.op == "reshape" and first.op == "linear" and _free(sweep, first) and node.shape == maker.shape:
-        moved = _spread(sweep, node, first.name, replace(node, name=f"{node.name}:{node.op}", shape=first.shape), maker)
-        sweep.uses[moved] = 1
-        return sweep.builder.add("reshape", [moved], attrs=maker.attrs, name=node.name, origin=maker.origin)
-    elif node.op == "scale" and maker.op == "shift" and first.shape == maker.shape:
-        factor, offset = sweep.params(node)["factor"], sweep.params(maker)["offset"]
-        moved = sweep.between("scale", first.name, node, params={"factor": factor})
-        return sweep.builder.add("shift", [moved], {"offset": offset * factor}, name=node.name, origin=maker.origin)
-    return None
-
-
-def _spread(sweep: Sweep, affine: Node, source: str, target: Node, at: Node) -> str:
-    """A scale or shift of a value of `at`'s shape, on the reshaped `source` instead, as the value `target`."""
-    ((role, value),) = sweep.params(affine).items()
-    value = value.reshape(()) if value.numel() == 1 else value.expand(at.shape).reshape(target.shape)
-    return sweep.builder.add(affine.op, [source], {role: value}, name=target.name, origin=affine.origin)
 
 
 def _along(value: Tensor, shape: tuple[int, ...], axis: int) -> Tensor | None:

@@ -27,9 +27,9 @@ class Sweep:
         """A node of the new graph."""
         return self.builder.nodes[name]
 
-    def only_reader(self, name: str) -> bool:
-        """Whether a new value has one reader (an output counts as one)."""
-        return self.uses[name] == 1
+    def free(self, maker: Node) -> bool:
+        """Whether a node of the new graph has one reader only, into which it may go."""
+        return self.uses[maker.name] == 1 and maker.name not in self.old.outputs
 
     def between(
         self,
