@@ -72,9 +72,9 @@ def read(path: str | Path, query: Query) -> Tensor:
     for variable, part in zip(inputs, parts, strict=True):
         positions = query.property.gather[variable.key].reshape(-1)
         new, old = torch.from_numpy(np.array(part, np.float64)), point[positions]
-        if bool(((old != new) & ~old.isnan()).any()):
-            raise _error(path, f"'{variable.name}' differs from an input that the property says is equal to it", "")
         point[positions] = new
+        if bool(((old != new) & ~old.isnan() | (point[positions] != new)).any()):
+            raise _error(path, f"'{variable.name}' differs from an input that the property says is equal to it", "")
     return point
 
 
@@ -82,7 +82,7 @@ def read_values(path: Path) -> dict[str, NDArray[np.float64]]:
     """Flat values by name; "X" (and "Y") count through all inputs (outputs) in VNN-COMP's text, "" is a bare array."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: np.asarray(arrays[name], np.float64).reshape(-1) for name in arrays.files}
         if path.suffix == ".npy":
             return {"": np.asarray(np.load(path, allow_pickle=False), np.float64).reshape(-1)}

@@ -35,8 +35,8 @@ class Replay:
 def replay(query: Query, point: Tensor) -> Replay:
     """Run every network at z = `point` (n,) in its own element type, and evaluate the property in float64.
 
-    The point is rounded to the models' types; if that alone takes it out of a region by less than one step of the
-    type, it goes to the region's nearest number. The box is checked exactly, as a closed box of decimals, widened only
+    The point is rounded to the models' types; if that alone takes it out of a region, it goes to the region's nearest
+    number of the type instead. The box is checked exactly, as a closed box of decimals, widened only
     where it holds no number of the type (see `Query.outer`). A value that is NaN or infinite satisfies no atom.
     """
     point = _settle(query, point.detach().double().reshape(-1).cpu())
@@ -50,21 +50,16 @@ def replay(query: Query, point: Tensor) -> Replay:
 def _settle(query: Query, point: Tensor) -> Tensor:
     """The point rounded to the models' types, inside a region if one is next to it."""
     rounded = point.clone()
-    step = torch.zeros_like(point)
     for name, positions in query.dtypes().items():
         if name != "float64":
-            values = _cast(point[positions], name)
-            rounded[positions] = torch.from_numpy(values.astype(np.float64))
-            integer = values.dtype.kind in "iu"
-            spacing = np.ones(len(values)) if integer else np.spacing(np.abs(values)).astype(np.float64)
-            step[positions] = torch.from_numpy(spacing)
+            rounded[positions] = torch.from_numpy(_cast(point[positions], name).astype(np.float64))
     lower, upper = query.outer()
     if not len(lower) or _within(rounded, lower, upper).any():
         return rounded
-    near = torch.nonzero(_within(point, lower - step, upper + step))
-    if not len(near):
+    around = torch.nonzero(_within(point, lower, upper))
+    if not len(around):
         return rounded
-    low, high = (bound[near[0, 0]] for bound in query.inner())
+    low, high = (bound[around[0, 0]] for bound in query.inner())
     return rounded.maximum(low).minimum(high)
 
 

@@ -30,7 +30,6 @@ class Declared:
 
     name: str
     equal_to: str
-    isomorphic_to: str
     variables: tuple[Declaration, ...]
 
     def of(self, kind: str) -> list[Declaration]:
@@ -38,8 +37,16 @@ class Declared:
         return [v for v in self.variables if v.kind == kind]
 
 
-def match_networks(declared: Sequence[Declared], given: Networks, file: str) -> list[Network]:
-    """One loaded network for each declared one; hidden values are further outputs of its graph."""
+@dataclass(frozen=True)
+class Matched:
+    """A loaded network; `hidden` are the ONNX names of the values that are further outputs of its graph."""
+
+    network: Network
+    hidden: tuple[str, ...]
+
+
+def match_networks(declared: Sequence[Declared], given: Networks, file: str) -> list[Matched]:
+    """One loaded network for each declared one."""
     own = [d.name for d in declared if not d.equal_to]
     names = {d.name: d.name for d in declared}
     if len(given.sources) == 1 and len(own) == 1 and not set(given.sources) & set(names):
@@ -49,10 +56,10 @@ def match_networks(declared: Sequence[Declared], given: Networks, file: str) -> 
         if unknown:
             note = "declared: " + ", ".join(names)
             raise PropertyError("P109", f"the query declares no network '{unknown[0]}'", where=file, notes=(note,))
-    return [_load(d, declared, names, given, file) for d in declared]
+    return [_load(d, names, given, file) for d in declared]
 
 
-def _load(declared: Declared, others: Sequence[Declared], names: dict[str, str], given: Networks, file: str) -> Network:
+def _load(declared: Declared, names: dict[str, str], given: Networks, file: str) -> Matched:
     name = names[declared.name]
     if declared.equal_to:
         twin = names[declared.equal_to]
@@ -62,31 +69,25 @@ def _load(declared: Declared, others: Sequence[Declared], names: dict[str, str],
     if name not in given.sources:
         help = f"--network {declared.name}=FILE.onnx"
         raise PropertyError("P109", f"network '{declared.name}' is not given", where=file, help=help)
-    if declared.isomorphic_to:
-        twin_declared = next(d for d in others if d.name == declared.isomorphic_to)
-        shapes = [[v.shape for v in d.variables if v.kind != "hidden"] for d in (declared, twin_declared)]
-        if shapes[0] != shapes[1]:
-            message = f"networks '{declared.name}' and '{twin_declared.name}' are isomorphic but differ in shapes"
-            raise PropertyError("P104", message, where=file)
     hidden = [v.onnx or v.name for v in declared.of("hidden")]
-    if not hidden:
-        return given.load(name, declared.name)
     source = given.sources[name]
-    if isinstance(source, str | Path):
-        return given.load(name, declared.name, tuple(_value_names(Path(source), hidden, declared, file)))
-    return _with_outputs(given.load(name, declared.name), hidden, file)
+    if hidden and isinstance(source, str | Path):
+        kept = _value_names(Path(source), hidden, declared, file)
+        return Matched(given.load(name, declared.name, kept), kept)
+    network = given.load(name, declared.name)
+    return Matched(_with_outputs(network, hidden, file) if hidden else network, tuple(hidden))
 
 
 def _require_same_file(declared: Declared, left: Any, right: Any, file: str) -> None:
-    same = left is right or left == right
-    if not same and isinstance(left, str | Path) and isinstance(right, str | Path):
-        same = Path(left).read_bytes() == Path(right).read_bytes()
+    same = left is right
+    if isinstance(left, str | Path) and isinstance(right, str | Path):
+        same = Path(left) == Path(right) or Path(left).read_bytes() == Path(right).read_bytes()
     if not same:
         message = f"network '{declared.name}' is equal to '{declared.equal_to}', but another model is given for it"
         raise PropertyError("P109", message, where=file, help=f"leave --network {declared.name}=... away")
 
 
-def _value_names(path: Path, hidden: Sequence[str], declared: Declared, file: str) -> list[str]:
+def _value_names(path: Path, hidden: Sequence[str], declared: Declared, file: str) -> tuple[str, ...]:
     """ONNX values by their own name or by the name of the node that makes them."""
     from graphs.onnx import proto
 
@@ -96,7 +97,7 @@ def _value_names(path: Path, hidden: Sequence[str], declared: Declared, file: st
     for name in hidden:
         if name not in values and name not in made:
             raise _unknown(name, declared.name, file)
-    return [name if name in values else made[name] for name in hidden]
+    return tuple(name if name in values else made[name] for name in hidden)
 
 
 def _with_outputs(network: Network, hidden: Sequence[str], file: str) -> Network:
@@ -114,12 +115,12 @@ def _unknown(name: str, network: str, file: str) -> PropertyError:
     return PropertyError("P110", f"network '{network}' has no value '{name}' to be declared as hidden", where=file)
 
 
-def variables_of_query(declared: Sequence[Declared], networks: Sequence[Network], file: str) -> tuple[Variable, ...]:
+def variables_of_query(declared: Sequence[Declared], matched: Sequence[Matched], file: str) -> tuple[Variable, ...]:
     """All variables, every network's inputs first; checks counts, shapes and types against the networks."""
     inputs: list[Variable] = []
     others: list[Variable] = []
-    for network, own in zip(networks, declared, strict=True):
-        graph, hidden = network.graph, own.of("hidden")
+    for match, own in zip(matched, declared, strict=True):
+        graph, hidden = match.network.graph, dict(zip(own.of("hidden"), match.hidden, strict=True))
         outputs = graph.outputs[: len(graph.outputs) - len(hidden)]
         values = {"input": graph.inputs, "output": outputs, "hidden": graph.outputs[len(outputs) :]}
         for kind, names in values.items():
@@ -132,7 +133,8 @@ def variables_of_query(declared: Sequence[Declared], networks: Sequence[Network]
                     notes=tuple(f"{kind} '{graph[n].origin}' {list(graph[n].shape)}" for n in names),
                 )
             for declaration, name in zip(wanted, names, strict=True):
-                variable = _variable(declaration, network, name, file)
+                origin = hidden.get(declaration, graph[name].origin)
+                variable = replace(_variable(declaration, match.network, name, file), origin=origin)
                 (inputs if kind == "input" else others).append(variable)
     return tuple(inputs + others)
 
@@ -154,7 +156,6 @@ def _variable(declaration: Declaration, network: Network, name: str, file: str) 
             f"'{declaration.name}' is declared as {declaration.dtype}, the network's input '{node.origin}' is {dtype}",
             where=file,
         )
-    origin = declaration.onnx or node.origin if declaration.kind == "hidden" else node.origin
     return Variable(
-        declaration.name, network.name, name, declaration.kind, node.shape, dtype, origin, declaration.shape
+        declaration.name, network.name, name, declaration.kind, node.shape, dtype, declared=declaration.shape
     )

@@ -54,10 +54,11 @@ def _read_first(text: bytes, file: str, given: Networks) -> tuple[Property, list
         own = [v for v in variables if v.kind == kind]
         size = sum(v.size for v in own)
         if size != count:
+            declared = f"{count} {kind}{'' if count == 1 else 's'}"
             shapes = ", ".join(f"{v.origin} {list(v.shape)}" for v in own)
             raise PropertyError(
                 "P104",
-                f"the property declares {count} {kind}s ({letter}_0 ...), the network has {size}",
+                f"the property declares {declared} ({letter}_0 ...), the network has {size}",
                 where=file,
                 notes=(f"the network's {kind}s: {shapes}",),
             )

@@ -26,15 +26,20 @@ _TYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat1
 _COMPARE = {
     "LessEqual": "<=", "GreaterEqual": ">=", "LessThan": "<", "GreaterThan": ">", "Equal": "==", "NotEqual": "!=",
 }  # fmt: skip
-_CODES = {"UndeclaredVariable": "P102", "MultipleDeclaration": "P103", "TypeMismatch": "P105"}
+_CODES = {
+    "UndeclaredVariable": "P102",
+    "MultipleDeclaration": "P103",
+    "TypeMismatch": "P105",
+    "VariableShapeMismatch": "P104",
+}
 
 
 def read_second(text: bytes, file: str, given: Networks) -> tuple[Property, list[Network]]:
     """The property of a VNN-LIB 2.0 text, and its networks matched to the given ones."""
     query = _parse(text, file)
     declared = [_declared(network) for network in query.networks]
-    networks = match_networks(declared, given, file)
-    variables = variables_of_query(declared, networks, file)
+    matched = match_networks(declared, given, file)
+    variables = variables_of_query(declared, matched, file)
     walker = _Walker(variables)
     try:
         formula = conjunction([walker.formula(assertion.expr) for assertion in query.assertions])
@@ -43,7 +48,7 @@ def read_second(text: bytes, file: str, given: Networks) -> tuple[Property, list
     except PropertyError as error:
         raise PropertyError(error.code, error.message, where=file, notes=error.notes, help=error.help) from None
     source = Source(file, variables, walker.builder.table(), walker.builder.products, formula)
-    return compile_source(source), networks
+    return compile_source(source), [match.network for match in matched]
 
 
 def _parse(text: bytes, file: str) -> Any:
@@ -64,9 +69,12 @@ def _decimal(number: str) -> str:
 
 def _error(message: str, text: bytes, file: str) -> PropertyError:
     found = re.search(r"at line (\d+), column (\d+): '(.*)'", message, re.S)
+    if found and not found[3]:
+        return error_at("P101", "syntax error: the file ends too early", text, file, len(text.rstrip()))
     if found:
-        what = f"unexpected '{found[3]}'" if found[3] else "the file ends too early"
-        return PropertyError("P101", f"syntax error: {what}", where=f"{file}:{found[1]}:{found[2]}")
+        line, column = int(found[1]), int(found[2])
+        place = f"{file}:{line}:{column + (line > 1)}"  # the package counts columns from 0 after the first line
+        return PropertyError("P101", f"syntax error: unexpected '{found[3]}'", where=place)
     try:
         first = json.loads(message)["errors"][0]
     except (ValueError, KeyError, IndexError):
@@ -96,7 +104,6 @@ def _declared(network: Any) -> Declared:
     return Declared(
         network.name,
         network.equal_to,
-        network.isometric_to,
         each(network.inputs, "input") + each(network.hidden, "hidden") + each(network.outputs, "output"),
     )
 
