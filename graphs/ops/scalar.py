@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -174,13 +176,15 @@ def erf(x: Tensor) -> Tensor:
 @op(Kind.SCALAR)
 def gelu(x: Tensor) -> Tensor:
     """x Phi(x), Phi the normal distribution function."""
-    return F.gelu(x)
+    tail: Tensor = torch.special.erfc(x * -math.sqrt(0.5))  # erf would cancel left of the origin
+    return 0.5 * x * tail
 
 
 @op(Kind.SCALAR)
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU by its usual approximation, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
-    return F.gelu(x, approximate="tanh")
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return x * (2 * inner).sigmoid()  # the same without the cancellation of tanh left of the origin
 
 
 @op(Kind.SCALAR)

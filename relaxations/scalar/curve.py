@@ -122,9 +122,9 @@ class CurveRule(ScalarRule):
 
     def slope(self, call: Call, box: Interval, side: int) -> Tensor:
         """The slope of f's supporting line of least area: through two points of contact, or a tangent."""
+        middle = 0.5 * (box.lower + box.upper)
         valley, box = self.valley(call, box, side)
         lower, upper = box
-        middle = 0.5 * (lower + upper)
         left, right = lower, upper
         if valley is not None:
             with torch.no_grad():

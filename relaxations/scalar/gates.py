@@ -74,10 +74,6 @@ class GeluRule(NormalGateRule):
     bends = (-math.sqrt(2), math.sqrt(2))
     turns = (-0.7517915246935645,)
 
-    def f(self, call: Call, x: Tensor) -> Tensor:
-        """By erfc, which has no cancellation left of the origin."""
-        return x * _normal(x)
-
     def derivative(self, x: Tensor) -> Tensor:
         """Phi(x) + x phi(x)."""
         density = (-0.5 * x * x).exp() / math.sqrt(2 * math.pi)
@@ -90,10 +86,6 @@ class GeluTanhRule(NormalGateRule):
 
     bends = (-1.4185040087908284, 1.4185040087908284)
     turns = (-0.7524614220710163,)
-
-    def f(self, call: Call, x: Tensor) -> Tensor:
-        """By the logistic function, which has no cancellation left of the origin."""
-        return x * _twice(x).sigmoid()
 
     def derivative(self, x: Tensor) -> Tensor:
         """s + x s (1 - s) (2 v)'; beyond 40 the second term is 0 and would overflow."""

@@ -27,30 +27,38 @@ class ScalarLines(Relaxation):
     def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Positive entries take the lower line, negative ones the upper line.
 
-        This is memory-bound: rows are read three times and written twice, and once more each for a lower bias.
+        Memory-bound. Without a lower bias (ReLU) rows are read five times and written three times in all; with one the
+        positive part is kept apart too, so that no line's rounding reaches an entry that takes the other.
         """
-        lower, spread = self.lower_slope.unsqueeze(1), (self.upper_slope - self.lower_slope).unsqueeze(1)
         negative = rows.clamp(max=0)
-        bias = self._bias(rows, negative)
-        differentiable = negative.requires_grad or spread.requires_grad or bias.requires_grad
-        if differentiable or spread.shape[0] not in (1, rows.shape[0]):
-            return (torch.addcmul(negative * spread, rows, lower),), bias
-        return (negative.mul_(spread).addcmul_(rows, lower),), bias
-
-    def _bias(self, rows: Tensor, negative: Tensor) -> Tensor:
-        """Sum of the lower biases times positive entries and the upper biases times negative ones: (B, S)."""
-        lower, upper = self.lower_bias, self.upper_bias
-        if lower is None:
-            bias = rows.new_zeros(rows.shape[:2]) if upper is None else _dot(negative, upper)
+        positive = None if self.lower_bias is None else rows.clamp(min=0)
+        bias = self._bias(rows, positive, negative)
+        lower, upper = self.lower_slope.unsqueeze(1), self.upper_slope.unsqueeze(1)
+        if positive is None:  # rows k_low + negative (k_up - k_low)
+            parts = (negative, upper - lower), (rows, lower)
         else:
-            bias = _dot(rows, lower) + _dot(negative, -lower if upper is None else upper - lower)
+            parts = (positive, lower), (negative, upper)
+        (first, k), second = parts
+        in_place = lower.shape[0] in (1, rows.shape[0]) and not any(x.requires_grad for x in (rows, lower, upper, bias))
+        return ((first.mul_(k) if in_place else first * k).addcmul_(*second),), bias
+
+    def _bias(self, rows: Tensor, positive: Tensor | None, negative: Tensor) -> Tensor:
+        """Sum of the lower biases times positive entries and the upper biases times negative ones: (B, S)."""
+        bias: Tensor | None = None
+        sides = ((positive, self.lower_bias), (negative, self.upper_bias))
+        for part, side in sides:
+            if part is not None and side is not None:
+                share = torch.matmul(_flat(part, 2), _flat(side, 1).unsqueeze(-1)).squeeze(-1)
+                bias = share if bias is None else bias + share
+        if bias is None:
+            return rows.new_zeros(rows.shape[:2])
         if not bool(bias.isnan().any()):
             return bias
         # Some bias is infinite: entries that are zero must not see it, and what is still undefined is unknown.
         total = torch.zeros_like(bias)
-        for side, part in ((lower, rows.clamp(min=0)), (upper, negative)):
-            if side is not None:
-                total = total + _times(part, side.unsqueeze(1)).flatten(2).sum(2)
+        for part, side in sides:
+            if part is not None and side is not None:
+                total = total + _flat(_times(part, side.unsqueeze(1)), 2).sum(2)
         return torch.where(total.isnan(), -math.inf, total)
 
     def push(self, inputs: Sequence[Affine]) -> Affine:
@@ -65,9 +73,9 @@ class ScalarLines(Relaxation):
         )
 
 
-def _dot(rows: Tensor, bias: Tensor) -> Tensor:
-    """rows (B, S, *N) times bias (B, *N), summed over N."""
-    return torch.matmul(rows.reshape(*rows.shape[:2], -1), bias.reshape(len(bias), -1).unsqueeze(-1)).squeeze(-1)
+def _flat(x: Tensor, lead: int) -> Tensor:
+    """All axes after the first ones as one, also where there are none."""
+    return x.reshape(*x.shape[:lead], -1)
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:

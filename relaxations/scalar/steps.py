@@ -64,7 +64,7 @@ def _edge(vertices: Vertices, middle: Tensor, side: int) -> Tensor:
     """Slope of the lower (side 1) or upper hull of the vertices at a point; of all chords over it the outermost."""
     best, slope = torch.full_like(middle, math.inf), torch.zeros_like(middle)
     for (left, low), (right, high) in combinations(vertices, 2):
-        over = (left <= middle) & (middle <= right) & (left < right)
+        over = (left < middle) & (middle < right)  # strictly: at a vertex every chord that ends there ties
         k = (high - low) / torch.where(over, right - left, 1.0)
         value = side * (low + k * (middle - left))
         best, slope = torch.where(over & (value < best), value, best), torch.where(over & (value < best), k, slope)

@@ -36,7 +36,7 @@ ROWS = [
     Row("sigmoid", _ANY),
     Row("tanh", _ANY),
     Row("softplus", _ANY),
-    Row("exp", _ANY, max_width=100),
+    Row("exp", (Input((2,), upper=300.0),), max_width=100),
     Row("log", _POSITIVE),
     Row("sqrt", _NOT_NEGATIVE),
     Row("reciprocal", _POSITIVE),
