@@ -9,7 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from verif.errors import PropertyError
+
 Floats = NDArray[np.float64]
+_TYPES = {
+    "float16",
+    "float32",
+    "float64",
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
 
 
 def boxes(lower: Tensor, upper: Tensor, dtypes: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -21,10 +30,17 @@ def boxes(lower: Tensor, upper: Tensor, dtypes: Mapping[str, Tensor]) -> tuple[T
     inner = [array.copy() for array in outer]
     for dtype, positions in dtypes.items():
         at = positions.numpy()
-        results = _inwards(outer[0][:, at], outer[1][:, at], np.dtype(dtype))
+        results = _inwards(outer[0][:, at], outer[1][:, at], element(dtype))
         for array, values in zip((*outer, *inner), results, strict=True):
             array[:, at] = values
     return tuple(torch.from_numpy(array) for array in (*outer, *inner))  # type: ignore[return-value]
+
+
+def element(dtype: str) -> np.dtype[np.generic]:
+    """numpy's name of an element type. Raises PropertyError for those that numpy itself does not have (bfloat16)."""
+    if dtype not in _TYPES:
+        raise PropertyError("P113", f"inputs of type {dtype} are not supported", help="export it in float32")
+    return np.dtype(dtype)
 
 
 def _inwards(lower: Floats, upper: Floats, dtype: np.dtype[np.generic]) -> tuple[Floats, Floats, Floats, Floats]:
@@ -39,7 +55,7 @@ def _inwards(lower: Floats, upper: Floats, dtype: np.dtype[np.generic]) -> tuple
 
 def nearest(values: Floats, dtype: np.dtype[np.generic]) -> Floats:
     """The nearest numbers of the type, as float64."""
-    if dtype.kind in "iu":
+    if dtype.kind in "iub":
         return np.round(values)
     with np.errstate(over="ignore"):
         return values.astype(dtype).astype(np.float64)
@@ -47,7 +63,7 @@ def nearest(values: Floats, dtype: np.dtype[np.generic]) -> Floats:
 
 def up(values: Floats, dtype: np.dtype[np.generic]) -> Floats:
     """The least numbers of the type that are at least `values`, as float64."""
-    if dtype.kind in "iu":
+    if dtype.kind in "iub":
         return np.ceil(values)
     with np.errstate(over="ignore"):
         near = values.astype(dtype)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from verif.floats import element
 from verif.query import Property, Query, key
 
 Array = NDArray[Any]
@@ -64,10 +65,10 @@ def _settle(query: Query, point: Tensor) -> Tensor:
 
 
 def _cast(values: Tensor, dtype: str) -> Array:
-    kind = np.dtype(dtype)
+    kind = element(dtype)
     array = values.numpy()
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.round(array) if kind.kind in "iu" else array).astype(kind)
+        return np.asarray(np.round(array) if kind.kind in "iub" else array).astype(kind)
 
 
 def _within(point: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 
 from graphs import GraphBuilder
 from tests.properties.tools import box, declarations, onnx_model
+from verif import floats
+from verif.errors import PropertyError
 from verif.query import Network, Query, compile_query
 from verif.replay import replay
 
@@ -110,3 +112,12 @@ def test_torch_modules_and_graphs_run_too(tmp_path: Path) -> None:
         found = compile_query(linear(network, [0.0, 0.0], [1.0, 1.0], [[-1.0, 0.0]], [-1.25]), network)
         seen = replay(found, torch.tensor([1.0, 0.5]))
         assert seen.violated and seen.outputs["Y"].tolist() == [[1.25, 0.0]]
+
+
+def test_integer_inputs_round_inwards_and_unknown_types_are_refused() -> None:
+    for dtype, low, high in (("int64", 1.0, 2.0), ("float16", float(np.float16(0.2001)), 2.0)):
+        lower, upper = torch.tensor([[0.2]], dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
+        inner = floats.boxes(lower, upper, {dtype: torch.tensor([0])})[2:]
+        assert [bound.item() for bound in inner] == [low, high]
+    with pytest.raises(PropertyError, match="inputs of type bfloat16 are not supported"):
+        floats.boxes(lower, upper, {"bfloat16": torch.tensor([0])})
