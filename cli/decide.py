@@ -125,8 +125,9 @@ def worst(codes: Sequence[int]) -> int:
 
 
 def stem(path: Path) -> str:
-    """A file's name without folders and suffixes: how titles name it."""
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    """How titles name a file: without folders and suffixes; digits/model.onnx goes by the name of its folder."""
+    name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    return path.parent.name if name == "model" and path.parent.name else name
 
 
 def check_outputs(options: Options, *inputs: Path) -> None:

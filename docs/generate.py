@@ -45,7 +45,11 @@ def errors() -> str:
     found: dict[str, dict[str, None]] = {}
     for code, message in _raised():
         found.setdefault(code, {})[message] = None
-    lines = [_MADE, "# Error codes\n", "A code stays what it is; `...` stands for your own names and numbers. Every error"]
+    lines = [
+        _MADE,
+        "# Error codes\n",
+        "A code stays what it is; `...` stands for your own names and numbers. Every error",
+    ]
     lines += ["has exit code 2, is no verdict, and leaves files as they were.\n"]
     for letter, family in _FAMILIES.items():
         codes = sorted(code for code in found if code.startswith(letter))
