@@ -1,6 +1,6 @@
 """Run folders of verification instances in fresh processes and compare with the expected verdicts.
 
-    python benchmarks/vnncomp.py FOLDER [FOLDER ...] [--timeout S] [--only PATTERN] [--jobs 1] [--csv out.csv]
+    python benchmarks/vnncomp.py FOLDER [FOLDER ...] [--timeout S] [--only PATTERN] [--jobs 1] [--csv FILE] [--starts 3]
 
 A folder has instances.csv (network, property, seconds; a quoted list of (name, network) where there are several) and
 expected.csv (network, property, sat or unsat). Every claim of `sat` is replayed here, without the tool's own code.
@@ -34,7 +34,8 @@ import replay  # noqa: E402
 
 GRACE = 5.0  # seconds after its time limit at which a process is killed
 NEAR = 1e-6  # a counterexample may miss a relation by this much: decimals that float32 does not have
-ENGINE = "import torch, verif.verify"
+# What every run must import; it ends as the tool's own process does, without unloading torch.
+ENGINE = "import os, torch, graphs.onnx, verif.verify; os._exit(0)"
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,9 @@ def judge(expected: str, verdict: str, slack: str) -> str:
     return "solved" if expected in ("", verdict) else "WRONG"
 
 
-def start_up(runs: int = 5) -> float:
-    """Median seconds of a process that only imports torch and the engine."""
-    return statistics.median(run_process([sys.executable, "-c", ENGINE], 120, None)[2] for _ in range(runs))
+def start_ups(runs: int) -> list[float]:
+    """Seconds of processes that only import torch and the engine."""
+    return [run_process([sys.executable, "-c", ENGINE], 120, None)[2] for _ in range(runs)]
 
 
 def run_all(instances: Sequence[Instance], limit: float, jobs: int, store: Path | None) -> list[Row]:
@@ -215,14 +216,16 @@ def main() -> int:
     parser.add_argument("--only", default="*", metavar="PATTERN", help="run instances whose 'network property' match")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time; 1 when times matter")
     parser.add_argument("--csv", type=Path, help="append rows to this file, and skip those that are in it")
+    parser.add_argument("--starts", type=int, default=3, help="bare starts that are timed before and after the runs")
     options = parser.parse_args()
     instances = [i for folder in options.folders for i in read_instances(folder.resolve())]
     pattern = options.only if any(c in options.only for c in "*?[") else f"*{options.only}*"
     instances = [i for i in instances if fnmatch.fnmatch(f"{i.network} {i.property}", pattern)]
     if not instances:
         parser.error(f"no instance matches '{options.only}'")
+    starts = start_ups(options.starts)
     rows = run_all(instances, options.timeout, options.jobs, options.csv)
-    print(summary(rows, start_up()))
+    print(summary(rows, statistics.median([*starts, *start_ups(options.starts)] or [0.0])))
     return int(any(row.outcome == "WRONG" for row in rows))
 
 

@@ -34,8 +34,7 @@ def load() -> ModuleType:
         symbolic_helper._set_opset_version = _set_opset_version
     if not hasattr(torch._C.Node, "__getitem__"):
         torch._C.Node.__getitem__ = symbolic_helper._node_get
-    with warnings.catch_warnings():  # deprecations of torch that it meets on import
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # deprecations of torch that it meets on import
         import auto_LiRPA
 
     _accept_remove_duplicate(auto_LiRPA.BoundedModule)
