@@ -155,6 +155,7 @@ class Search:
             return domains
         atoms, used = self.table.atoms[ids[:, 0, 0]], self.table.used[ids[:, 0, 0]]
         box = torch.arange(len(domains))[:, None]
+        self.lower_bound = min(self.lower_bound, 0.0)  # what is cut off is refuted by a margin that is not kept
         limit = torch.where(used, self.table.thresholds[ids[:, 0, 0]], math.inf).to(result.bias.dtype)
         return domains.clip(result.slopes[box, atoms], result.bias[box, atoms], limit)
 

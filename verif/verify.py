@@ -43,7 +43,8 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class Result:
-    """A verdict and its evidence. `lower_bound` is the worst gap to a violation that is proved (HOLDS) or still open;
+    """A verdict and its evidence. `lower_bound`: no point is nearer to a violation than this (0 when parts of the input
+    set were cut off unmeasured), or the worst gap that is still open (negative) where the verdict is not HOLDS;
     `domains` counts the sub-problems bounded; `reason` says why the verdict is UNKNOWN or TIMEOUT.
     """
 
