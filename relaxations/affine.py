@@ -23,7 +23,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Selection:
-    """Unit rows: row r picks the entry at flat position index[r]; `lead` is (boxes or 1, rows), with R = their product."""
+    """Unit rows: row r picks the entry at flat position index[r]; `lead` is (boxes or 1, rows), of product R."""
 
     index: Tensor
     lead: tuple[int, int]
@@ -95,7 +95,9 @@ class AffineRule(Rule):
 def has_offset(call: Call) -> bool:
     """Whether f(0) may be other than zero."""
     op = call.node.op
-    return op == "shift" or (op == "pad" and call.attrs.get("value", 0.0) != 0) or (op == "concat" and bool(call.params))
+    return (
+        op == "shift" or (op == "pad" and call.attrs.get("value", 0.0) != 0) or (op == "concat" and bool(call.params))
+    )
 
 
 def _pair(call: Call, pairs: Sequence[tuple[Tensor, Tensor]], *, linear: bool) -> tuple[Tensor, Tensor]:
@@ -269,8 +271,9 @@ def _start_conv(relaxation: AffineRelaxation, rows: Selection, like: Tensor) -> 
     (ph, pw), (sh, sw), (dh, dw) = a["padding"], a["stride"], a["dilation"]
     c, h, w = shape[1:]
     kh, kw = weight.shape[2:]
-    full_h, full_w = max(h + 2 * ph, (out_h - 1) * sh + dh * (kh - 1) + 1), max(
-        w + 2 * pw, (out_w - 1) * sw + dw * (kw - 1) + 1
+    full_h, full_w = (
+        max(h + 2 * ph, (out_h - 1) * sh + dh * (kh - 1) + 1),
+        max(w + 2 * pw, (out_w - 1) * sw + dw * (kw - 1) + 1),
     )
     window = (torch.arange(c)[:, None, None] * full_h + torch.arange(kh)[:, None] * dh) * full_w + torch.arange(kw) * dw
     corner = (y * sh) * full_w + x * sw
@@ -281,7 +284,9 @@ def _start_conv(relaxation: AffineRelaxation, rows: Selection, like: Tensor) -> 
     return (back,), weight.new_zeros(len(rows.index)) if bias is None else bias[channel]
 
 
-def _start_same(relaxation: AffineRelaxation, rows: Selection, like: Tensor) -> tuple[tuple[Selection, ...], Tensor] | None:
+def _start_same(
+    relaxation: AffineRelaxation, rows: Selection, like: Tensor
+) -> tuple[tuple[Selection, ...], Tensor] | None:
     """Ops that leave flat positions as they are: reshape, shift and add without broadcasting."""
     if any(math.prod(shape) != relaxation.call.node.size for shape in relaxation.shapes):
         return None

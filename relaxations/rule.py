@@ -24,6 +24,7 @@ class Interval(NamedTuple):
 
     @property
     def width(self) -> Tensor:
+        """upper - lower."""
         return self.upper - self.lower
 
     def meet(self, other: Interval) -> Interval:
@@ -52,10 +53,12 @@ class Call:
 
     @classmethod
     def of(cls, graph: Graph, node: Node) -> Call:
+        """A node of a graph."""
         return cls(node, graph.params(node))
 
     @property
     def attrs(self) -> Mapping[str, Any]:
+        """The node's attributes."""
         return self.node.attrs
 
     def forward(self, *inputs: Tensor, **override: Any) -> Tensor:
@@ -86,7 +89,11 @@ def _take(value: Any, owner: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value.index_select(0, owner) if value.shape[0] != 1 else value
     if isinstance(value, tuple) and value and all(isinstance(v, Tensor) for v in value):
-        return type(value)(*(_take(v, owner) for v in value)) if hasattr(value, "_fields") else tuple(_take(v, owner) for v in value)
+        return (
+            type(value)(*(_take(v, owner) for v in value))
+            if hasattr(value, "_fields")
+            else tuple(_take(v, owner) for v in value)
+        )
     return value
 
 

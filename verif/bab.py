@@ -93,9 +93,7 @@ class Search:
             self.lower_bound = min(self.lower_bound, float(worst[refuted].min()))
         keep = ~refuted
         batch.worst = worst
-        kept = Pass(
-            result.lower[keep], result.slopes[keep], result.bias[keep], result.intervals, result.relaxations
-        )
+        kept = Pass(result.lower[keep], result.slopes[keep], result.bias[keep], result.intervals, result.relaxations)
         return gaps[keep], kept, batch.where(keep), atoms[keep]
 
     def confirm(self, domains: Domains) -> Tensor:
@@ -150,7 +148,7 @@ class Search:
 
     def clip(self, domains: Domains, result: Pass) -> Domains:
         """Shrink boxes to where their only clause may hold (regions of one clause; others stay)."""
-        ids, there = self.table.clause_ids(domains.region)
+        ids, _ = self.table.clause_ids(domains.region)
         if ids.shape[1] != 1 or ids.shape[2] != 1 or self.query.property.center is not None:
             return domains
         atoms, used = self.table.atoms[ids[:, 0, 0]], self.table.used[ids[:, 0, 0]]

@@ -28,10 +28,9 @@ class ClauseTable:
 
     @classmethod
     def of(cls, property: Property) -> ClauseTable:
+        """The table of a property."""
         clauses = property.clauses
-        return cls(
-            clauses.atoms.clamp(min=0), clauses.atoms >= 0, clauses.thresholds, clauses.strict, property.spans
-        )
+        return cls(clauses.atoms.clamp(min=0), clauses.atoms >= 0, clauses.thresholds, clauses.strict, property.spans)
 
     def clause_ids(self, region: Tensor) -> tuple[Tensor, Tensor]:
         """Clauses of each box's region: ids (B, F, C) and whether each is there or padding."""

@@ -65,5 +65,9 @@ class Domains:
         lower = torch.where((slopes < 0) & usable, edge, -torch.inf).amax(1).maximum(self.lower)
         fine = (lower <= upper).all(-1, keepdim=True)
         return Domains(
-            torch.where(fine, lower, self.lower), torch.where(fine, upper, self.upper), self.region, self.worst, self.share
+            torch.where(fine, lower, self.lower),
+            torch.where(fine, upper, self.upper),
+            self.region,
+            self.worst,
+            self.share,
         )

@@ -46,8 +46,8 @@ def conv(
 ) -> Tensor:
     """Convolution in 1 to 3 dimensions of x (B, n, C, *space); weight (out, C / groups, *kernel)."""
     run = _CONV[len(stride)]
-    y = run(x.flatten(0, 1), weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
-    return y.unflatten(0, x.shape[:2])
+    y: Tensor = run(x.flatten(0, 1), weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
+    return _unflatten(y, x)
 
 
 @op(Kind.AFFINE)
@@ -64,10 +64,10 @@ def conv_transpose(
 ) -> Tensor:
     """Transposed convolution of x (B, n, C, *space); weight (C, out / groups, *kernel)."""
     run = _CONV_TRANSPOSE[len(stride)]
-    y = run(
+    y: Tensor = run(
         x.flatten(0, 1), weight, bias, tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation)
     )
-    return y.unflatten(0, x.shape[:2])
+    return _unflatten(y, x)
 
 
 @op(Kind.AFFINE, monotone=True)
@@ -75,10 +75,10 @@ def avg_pool(
     x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], count_include_pad: bool = True
 ) -> Tensor:
     """Average pooling of x (B, n, C, *space)."""
-    y = _AVG_POOL[len(kernel)](
+    y: Tensor = _AVG_POOL[len(kernel)](
         x.flatten(0, 1), tuple(kernel), tuple(stride), tuple(padding), count_include_pad=count_include_pad
     )
-    return y.unflatten(0, x.shape[:2])
+    return _unflatten(y, x)
 
 
 @op(Kind.AFFINE, monotone=True)
@@ -203,3 +203,8 @@ def scatter(x: Tensor, updates: Tensor, *, index: Tensor) -> Tensor:
     flat = x.flatten(1).clone()
     flat[:, index.reshape(-1)] = updates.flatten(1)
     return flat.reshape(x.shape)
+
+
+def _unflatten(y: Tensor, x: Tensor) -> Tensor:
+    """Undo `x.flatten(0, 1)` on the result."""
+    return y.reshape(*x.shape[:2], *y.shape[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def mlp(seed: int = 0, sizes: tuple[int, ...] = (4, 12, 12, 3), act: str = "relu
     """A multi-layer perceptron."""
     builder = GraphBuilder()
     x = builder.input("x", (sizes[0],))
-    for layer, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (n, m) in enumerate(pairwise(sizes)):
         params = {"weight": weights(seed + layer, m, n), "bias": weights(seed + 50 + layer, m, 1).flatten() * 0.2}
         x = builder.add("linear", [x], params)
         if layer < len(sizes) - 2:

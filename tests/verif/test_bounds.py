@@ -14,8 +14,7 @@ from relaxations import RULES, Call, Interval, Relaxation
 from relaxations.affine import AffineRelaxation
 from relaxations.sets import Ball, Box
 from tests.verif.networks import mlp, pendulum, residual
-from verif.bounds import Engine, crown, interval
-from verif.bounds import engine as engine_module
+from verif.bounds import Engine, crown, engine as engine_module, interval
 from verif.bounds.engine import OutOfTime
 from verif.bounds.structure import exact_nodes, row_size
 
@@ -153,7 +152,9 @@ def test_exact_nodes_are_the_first_linear_map_and_what_follows_entry_by_entry() 
 def test_balls(norm: float) -> None:
     graph = mlp(5, (6, 10, 10, 3))
     generator = torch.Generator().manual_seed(0)
-    ball = Ball(torch.randn(4, 6, generator=generator, dtype=torch.float64), torch.tensor([0.1, 0.3, 1.0, 2.0]).double(), norm)
+    ball = Ball(
+        torch.randn(4, 6, generator=generator, dtype=torch.float64), torch.tensor([0.1, 0.3, 1.0, 2.0]).double(), norm
+    )
     lower = crown(graph, ball)
     values = torch.stack([graph(p)[0] for p in ball.sample(2000, generator).transpose(0, 1)])
     assert (lower <= values.amin(0) + 1e-9).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -226,7 +227,7 @@ def test_the_search_reports_progress() -> None:
     assert result.verdict is Verdict.HOLDS
     assert events[-1].open == 0
     assert events[-1].proved_share == pytest.approx(1.0, abs=1e-6)
-    assert all(a.proved_share <= b.proved_share + 1e-9 for a, b in zip(events, events[1:], strict=False))
+    assert all(a.proved_share <= b.proved_share + 1e-9 for a, b in pairwise(events))
     assert events[-1].done == result.domains
 
 

@@ -7,8 +7,7 @@ from torch import Tensor
 from graphs import Graph
 from relaxations import Interval
 from relaxations.sets import InputSet
-from verif.bounds.engine import Engine as Engine
-from verif.bounds.engine import Pass as Pass
+from verif.bounds.engine import Engine as Engine, Pass as Pass
 
 
 def interval(graph: Graph, region: InputSet) -> Interval:

@@ -21,7 +21,7 @@ from relaxations import RULES, Affine, Call, Interval, Relaxation
 from relaxations.affine import AffineRelaxation, Selection
 from relaxations.sets import Box, InputSet
 from verif.bounds.structure import exact_nodes, row_size
-from verif.bounds.sweep import Rows, Sweep
+from verif.bounds.sweep import Given, Sweep
 
 FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
 CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level cache
@@ -91,9 +91,9 @@ class Engine:
             if node.op != INPUT:
                 state.visit(node.name, backward=backward)
         size = self.graph[self.output].size
-        last: Rows = Selection(torch.arange(size), (1, size))
+        last: Given = Selection(torch.arange(size), (1, size))
         if rows is not None:
-            last = (rows if rows.dim() == 3 else rows[None]).unflatten(2, self.graph[self.output].shape)
+            last = (rows if rows.dim() == 3 else rows[None]).reshape(-1, rows.shape[-2], *self.graph[self.output].shape)
         lower, slopes, bias = state.final(self.output, last)
         if rows is None:
             lower = lower.maximum(state.intervals[self.output].lower.flatten(1))
@@ -194,9 +194,7 @@ class _State:
                 lower[boxes, part] = torch.fmax(lower[boxes, part], low)
                 upper[boxes, part] = torch.fmin(upper[boxes, part], high)
 
-    def _ragged(
-        self, name: str, rows: tuple[Tensor, Tensor], limit: int, bounds: tuple[Tensor, Tensor]
-    ) -> None:
+    def _ragged(self, name: str, rows: tuple[Tensor, Tensor], limit: int, bounds: tuple[Tensor, Tensor]) -> None:
         """Rows (box, entry), each with its own box."""
         lower, upper = bounds
         for owner, part in zip(rows[0].split(limit), rows[1].split(limit), strict=True):
@@ -204,7 +202,7 @@ class _State:
             lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
             upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
 
-    def final(self, name: str, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    def final(self, name: str, rows: Given) -> tuple[Tensor, Tensor, Tensor]:
         """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
         count = rows.lead[1] if isinstance(rows, Selection) else rows.shape[1]
         step = max(1, self.engine.limit(self.intervals[name].lower) // self.boxes)
@@ -212,7 +210,7 @@ class _State:
             return self.sweep(name, rows, None, both=False)
         parts = []
         for first in range(0, count, step):
-            part: Rows
+            part: Given
             if isinstance(rows, Selection):
                 index = rows.index[first : first + step]
                 part = Selection(index, (1, len(index)))
@@ -227,7 +225,7 @@ class _State:
         low, high = bound.chunk(2, 1)
         return low, -high
 
-    def sweep(self, at: str, rows: Rows, owner: Tensor | None, *, both: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def sweep(self, at: str, rows: Given, owner: Tensor | None, *, both: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Minimum over the region of rows on node `at`: bounds (B, S), slopes (B, S, n) and bias in the input."""
         if time.monotonic() > self.deadline:
             raise OutOfTime

@@ -46,7 +46,7 @@ def row_size(graph: Graph, at: str) -> int:
     """
     sizes: dict[str, tuple[int, int] | None] = {at: (1, 1)}  # a window's size; None: the whole value
     most = 1
-    for name in reversed(graph.nodes):
+    for name in reversed(list(graph.nodes)):
         if name not in sizes:
             continue
         node, size = graph[name], sizes[name]

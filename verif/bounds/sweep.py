@@ -17,7 +17,8 @@ from relaxations.affine import AffineRelaxation, Selection
 from relaxations.rule import Relaxation
 from relaxations.windows import Window
 
-Rows = Tensor | Selection | Window
+Given = Tensor | Selection
+Rows = Given | Window
 
 
 class Sweep:
@@ -42,11 +43,11 @@ class Sweep:
         self.terms: dict[str, Rows] = {}
         self.bias = like.new_zeros(1, 1)
 
-    def run(self, at: str, rows: Tensor | Selection) -> tuple[Tensor, Tensor]:
+    def run(self, at: str, rows: Given) -> tuple[Tensor, Tensor]:
         """Pull `rows` on node `at` back to the input: rows (B or 1, S, n) and bias (B or 1, S)."""
         lead = rows.lead if isinstance(rows, Selection) else (rows.shape[0], rows.shape[1])
         self.terms, self.bias = {at: rows}, self.like.new_zeros(lead)
-        for name in reversed(self.graph.nodes):
+        for name in reversed(list(self.graph.nodes)):
             if name in self.terms and self.graph[name].op != INPUT:
                 self._visit(name)
         if self.both:
