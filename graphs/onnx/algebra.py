@@ -47,8 +47,18 @@ def both(a: Value, b: Value, fold: Callable[[Tensor, Tensor], Tensor]) -> Consta
     return None
 
 
+def _wide(ctx: Context, *values: Value) -> None:
+    """Small and unsigned integers wrap around, which is not modelled."""
+    for value in values:
+        if value.dtype in ("uint8", "uint16", "uint32", "uint64", "int8", "int16"):
+            raise ctx.unsupported(
+                f"arithmetic on {value.dtype} may wrap around", help="cast to a float or int64 before"
+            )
+
+
 def add(ctx: Context, a: Value, b: Value) -> Value:
     """a + b."""
+    _wide(ctx, a, b)
     known = both(a, b, torch.add)
     if known is not None:
         return known
@@ -60,6 +70,7 @@ def add(ctx: Context, a: Value, b: Value) -> Value:
 
 def sub(ctx: Context, a: Value, b: Value) -> Value:
     """a - b."""
+    _wide(ctx, a, b)
     known = both(a, b, torch.sub)
     if known is not None:
         return known
@@ -72,6 +83,7 @@ def sub(ctx: Context, a: Value, b: Value) -> Value:
 
 def mul(ctx: Context, a: Value, b: Value) -> Value:
     """a * b."""
+    _wide(ctx, a, b)
     known = both(a, b, torch.mul)
     if known is not None:
         return known

@@ -19,6 +19,7 @@ from graphs.passes.rewrite import Sweep, rewrite
 
 ARITHMETIC = {"mul", "div", "add", "sub", "scale", "shift", "square", "power", "neg"}
 LARGEST = 12  # nodes in one function
+FAR = [50.0, 100.0, 300.0, 1e3, 1e4, 1e6]  # where a difference that is small nearby would show
 
 # by the nonlinear ops in it: the op it may be, and that op's own factor on the argument of the nonlinear one
 KNOWN: dict[frozenset[str], tuple[str, float]] = {
@@ -49,14 +50,15 @@ def recognise_functions(graph: Graph) -> Graph:
     def rule(sweep: Sweep, node: Node) -> str | None:
         region = _region(sweep, node) if node.op in ("mul", "div", "log") else None
         found = None if region is None else _match(sweep, region, tolerance)
-        return None if region is None or found is None else _emit(sweep, node, region, found)
+        return None if region is None or found is None else _emit(sweep, node, region.source, found)
 
     return rewrite(graph, rule)
 
 
-def _nonlinear(nodes: Iterable[Node]) -> frozenset[str]:
-    """The ops other than arithmetic."""
-    return frozenset(node.op for node in nodes) - ARITHMETIC
+def _known(nodes: Iterable[Node]) -> tuple[str, float] | None:
+    """What nodes may be, by their ops other than arithmetic (each once)."""
+    nonlinear = [node.op for node in nodes if node.op not in ARITHMETIC]
+    return KNOWN.get(frozenset(nonlinear)) if len(set(nonlinear)) == len(nonlinear) else None
 
 
 def _elementwise(sweep: Sweep, node: Node) -> bool:
@@ -76,7 +78,7 @@ def _region(sweep: Sweep, sink: Node) -> Region | None:
     nodes, frontier = [sink], set(sink.inputs)
     if not _elementwise(sweep, sink):
         return None
-    while len(frontier) > 1 or _nonlinear(nodes) not in KNOWN:
+    while len(frontier) > 1 or _known(nodes) is None:
         node = sweep.node(max(frontier, key=order.__getitem__))
         if len(nodes) == LARGEST or not _elementwise(sweep, node):
             return None
@@ -95,12 +97,15 @@ def _run(sweep: Sweep, region: Region, x: Tensor) -> dict[str, Tensor]:
     return values
 
 
-def _match(sweep: Sweep, region: Region, tolerance: float) -> tuple[float, float] | None:
-    """(s, k) such that the region is k f(s x), or None."""
-    grid = torch.cat([torch.linspace(-30, 30, 1201), torch.linspace(-1, 1, 101)]).double()
+def _match(sweep: Sweep, region: Region, tolerance: float) -> tuple[str, float, float] | None:
+    """(f, s, k) such that the region is k f(s x), or None."""
+    known = _known(region.nodes)
+    if known is None:
+        return None
+    (op, inner), far = known, torch.tensor(FAR if all(node.op != "exp" for node in region.nodes) else FAR[:3])
+    grid = torch.cat([torch.linspace(-30, 30, 1201), torch.linspace(-1, 1, 101), far, -far]).double()
     values = _run(sweep, region, grid)
     y = values[region.nodes[-1].name]
-    op, inner = KNOWN[_nonlinear(region.nodes)]
     scale = 1.0
     if inner:
         reader = next(node for node in region.nodes if node.op not in ARITHMETIC)
@@ -111,12 +116,12 @@ def _match(sweep: Sweep, region: Region, tolerance: float) -> tuple[float, float
     factor = float(y[1200] / expected[1200]) if scale > 0 else float(y[0] / expected[0])
     for k in (round(factor, 3), factor):  # exactly 1 or 2 where that is within rounding
         if bool(((y - k * expected).abs() <= tolerance * abs(k) * expected.abs().clamp(min=1.0)).all()):
-            return scale, k
+            return op, scale, k
     return None
 
 
-def _emit(sweep: Sweep, node: Node, region: Region, found: tuple[float, float]) -> str:
-    (scale, factor), source, op = found, region.source, KNOWN[_nonlinear(region.nodes)][0]
+def _emit(sweep: Sweep, node: Node, source: str, found: tuple[str, float, float]) -> str:
+    op, scale, factor = found
     add = sweep.builder.add
     if abs(scale - 1.0) > 1e-7:
         source = sweep.between("scale", source, node, params={"factor": torch.tensor(scale).double()})

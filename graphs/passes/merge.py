@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
+
 from graphs.ir import Graph, Node
 from graphs.passes.rewrite import Sweep, rewrite
 
 
 def merge_equal(graph: Graph) -> Graph:
     """Nodes of the same op, inputs, constants and attributes become one."""
-    seen: dict[Hashable, str] = {}
+    seen: dict[Hashable, list[Node]] = {}
 
     def rule(sweep: Sweep, node: Node) -> str | None:
-        params = tuple((role, p.shape, p.numpy(force=True).tobytes()) for role, p in sorted(sweep.params(node).items()))
-        key = (node.op, node.inputs, params, repr(sorted(node.attrs.items())))
-        first = seen.setdefault(key, node.name)
-        return None if first == node.name else first
+        alike = seen.setdefault((node.op, node.inputs, tuple(node.params), repr(sorted(node.attrs.items()))), [])
+        own = sweep.params(node)
+        for other in alike:
+            if all(torch.equal(value, own[role]) for role, value in sweep.params(other).items()):
+                return other.name
+        alike.append(node)
+        return None
 
     return rewrite(graph, rule)

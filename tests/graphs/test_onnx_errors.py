@@ -211,6 +211,15 @@ def test_unsupported_attribute() -> None:
     )
 
 
+def test_integers_that_wrap_around() -> None:
+    proto = one_node("Add", {}, [(2,), np.ones(2, np.uint8)], 14)
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    assert "error[G205]: arithmetic on uint8 may wrap around\n" in unsupported(proto)
+    assert "error[G205]: a float is cast to int8, whose range is not modelled" in unsupported(
+        one_node("Cast", {"to": onnx.TensorProto.INT8}, [(2,)], 13)
+    )
+
+
 def test_unsupported_output() -> None:
     nodes = [
         helper.make_node("MaxPool", ["x"], ["y", "where"], name="pool", kernel_shape=[2]),

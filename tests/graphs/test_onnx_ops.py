@@ -309,6 +309,27 @@ def test_top_1() -> None:
         assert_agrees(one_node("TopK", attrs, [(2, 5), ints(1)], 11, outputs=2))
 
 
+RNNS = [
+    (kind, attrs)
+    for kind in ("RNN", "GRU", "LSTM")
+    for attrs in ({}, {"direction": "reverse"}, {"direction": "bidirectional"})
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attrs"),
+    [*RNNS, ("GRU", {"linear_before_reset": 1}), ("RNN", {"activations": ["Relu"]})],
+    ids=str,
+)
+def test_recurrent_networks(kind: str, attrs: dict[str, Any]) -> None:
+    gates, directions, size = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind], 1 + ("bidirectional" in attrs.values()), 3
+    weights = [f(directions, gates * size, 2), f(directions, gates * size, size), f(directions, 2 * gates * size)]
+    states = [f(directions, 1, size)] * (1 + (kind == "LSTM"))
+    for extra in ([], [None, *states]):
+        row = one_node(kind, {"hidden_size": size, **attrs}, [(4, 1, 2), *weights, *extra], 14, 2 + (kind == "LSTM"))
+        assert_agrees(row)
+
+
 def test_gather_at_a_computed_place() -> None:
     nodes = [
         helper.make_node("ArgMax", ["x"], ["i"], axis=0, keepdims=0),

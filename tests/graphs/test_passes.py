@@ -57,6 +57,7 @@ C = {
     "pi": np.float32(np.sqrt(2 / np.pi)),
     "eps": np.float32(1e-5),
     "quick": np.float32(1.702),
+    "tiny": np.float32(1e-13),
 }
 GELU = [("Div", ["x", "root2"], "a"), ("Erf", ["a"], "b"), ("Add", ["b", "one"], "c")]
 TANH = [
@@ -101,6 +102,16 @@ FUNCTIONS = {
     "not silu: x^2 sigmoid(x)": (
         [("Sigmoid", ["x"], "a"), ("Mul", ["x", "x"], "b"), ("Mul", ["b", "a"], "y")],
         ["sigmoid", "square", "mul"],
+    ),
+    "not silu: x sigmoid(x) + a little more far away": (
+        [
+            ("Sigmoid", ["x"], "a"),
+            ("Mul", ["x", "x"], "b"),
+            ("Mul", ["b", "tiny"], "c"),
+            ("Add", ["a", "c"], "d"),
+            ("Mul", ["x", "d"], "y"),
+        ],
+        ["sigmoid", "square", "scale", "add", "mul"],
     ),
     "not hard_swish: clipped at 5": (
         [

@@ -11,6 +11,7 @@ from graphs.onnx.converters import (
     normalization as normalization,
     padding as padding,
     pooling as pooling,
+    recurrent as recurrent,
     reduction as reduction,
     resize as resize,
     scatter as scatter,

@@ -178,5 +178,7 @@ def convert_type(ctx: Context, x: Value, dtype: str) -> Value:
     if dtype == "bool" and x.dtype != "bool":
         return algebra.plus(ctx, ctx.emit("neg", ctx.emit("is_zero", x)), 1.0).cast("bool")
     if is_float(x.dtype) and not is_float(dtype):
+        if dtype not in ("int32", "int64"):
+            raise ctx.unsupported(f"a float is cast to {dtype}, whose range is not modelled")
         return ctx.emit("trunc", x).cast(dtype)
     return x.cast(dtype)

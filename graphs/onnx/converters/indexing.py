@@ -19,7 +19,11 @@ from graphs.onnx.values import Constant, Value, Variable
 def concat(ctx: Context, *values: Value) -> Value:
     """Joined along an axis; parts may be constants."""
     values = tuple(v for v in values if math.prod(v.shape)) or values[:1]
-    axis = ctx.axis("axis", 1, len(values[0].shape))
+    return joined(ctx, values, ctx.axis("axis", 1, len(values[0].shape)))
+
+
+def joined(ctx: Context, values: Sequence[Value], axis: int) -> Value:
+    """Values one after the other along an axis."""
     if len(values) == 1:
         return values[0]
     if all(isinstance(v, Constant) for v in values):
