@@ -49,8 +49,13 @@ def dot(rows: Tensor, x: Tensor) -> Tensor:
 
 
 def lines_violation(relaxation: Relaxation, rows: Tensor, inputs: Sequence[Tensor], output: Tensor) -> float:
-    """How far pulled rows exceed rows . output, relative to the sizes of the terms; all in float64."""
+    """How far pulled rows exceed rows . output, relative to the sizes of the terms; all in float64.
+
+    A few units in the last place of the inputs are free: they are what an op that subtracts inputs cannot avoid.
+    """
     pulled, bias = relaxation.pull(rows)
+    largest = torch.stack([x.abs().reshape(len(x), -1).amax(1) for x in inputs]).amax(0).double()
+    free = 64 * torch.finfo(rows.dtype).eps * largest.unsqueeze(1) * rows.double().abs().reshape(*bias.shape, -1).sum(2)
     assert not bias.isnan().any() and all(p.isfinite().all() for p in pulled)
     pulled, bias, rows = tuple(p.double() for p in pulled), bias.double(), rows.double()
     claimed, size = bias, bias.abs()
@@ -58,7 +63,7 @@ def lines_violation(relaxation: Relaxation, rows: Tensor, inputs: Sequence[Tenso
         claimed, size = claimed + dot(p, x.double()), size + dot(p.abs(), x.double().abs())
     size = size + dot(rows.abs(), output.abs()) + torch.finfo(torch.float32).tiny
     known = bias > -torch.inf
-    return float(torch.where(known, (claimed - dot(rows, output)) / size, 0).max())
+    return float(torch.where(known, (claimed - dot(rows, output) - free) / size, 0).max())
 
 
 def rounding(interval: Interval, boxes: Sequence[Interval]) -> Tensor:
