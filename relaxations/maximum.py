@@ -87,7 +87,8 @@ class WindowRule(MaximumRule):
         (x,) = _negated(inputs) if is_min else inputs
         windows = windows_of(call, tuple(x.lower.shape[1:]), x.lower.device)
         low, high = (_windowed(end, windows) for end in x)
-        best = torch.where(windows >= 0, low + high, -torch.inf).argmax(-1)
+        least = torch.finfo(low.dtype).min  # even an unbounded entry comes before padding
+        best = torch.where(windows >= 0, (low + high).nan_to_num(nan=least, neginf=least), -torch.inf).argmax(-1)
         top, at = high.topk(min(2, high.shape[-1]), -1)
         level = low.amax(-1)
         if top.shape[-1] == 2:

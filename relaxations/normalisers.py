@@ -18,7 +18,7 @@ from torch import Tensor
 
 from relaxations.lanes import LaneRelaxation, Lanes, Side, others
 from relaxations.planes import flat, offset, ordered, scaled, signs
-from relaxations.products import middle
+from relaxations.products import middle, ratio
 from relaxations.rule import Affine, Call, Interval, Relaxation, Rule, rule
 
 
@@ -36,32 +36,53 @@ def logits(x: Interval) -> Interval:
     return Interval(x.lower - others_logsumexp(x.upper), x.upper - others_logsumexp(x.lower))
 
 
-def sigmoid_above(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and slope at `at` of the least concave function above the sigmoid on t (all of one shape).
+def _tangent_point(left: Tensor) -> Tensor:
+    """A point d >= 0 whose tangent of the sigmoid is not under the sigmoid at `left`: least up to bisection.
 
-    It is the sigmoid to the right of a point d > 0 and the tangent at d, which passes through the left end, before.
+    Every such point gives a sound line, so d needs no derivative.
     """
-    left = t.lower
-    with torch.no_grad():  # any d at which the tangent is not under the left end is sound, so d needs no derivative
+    with torch.no_grad():
         low, high = torch.zeros_like(left), (-left).clamp(min=0, max=1e4)
         for _ in range(60):
             d = (low + high) / 2
             enough = d.sigmoid() - left.sigmoid() >= _slope(d) * (d - left)
             low, high = torch.where(enough, low, d), torch.where(enough, d, high)
-    bent = high < t.upper
-    touch = torch.maximum(at, high)
-    width = t.width
-    flat_ = width <= 0
-    chord = (t.upper.sigmoid() - left.sigmoid()) / torch.where(flat_, torch.ones_like(width), width)
-    slope = torch.where(bent, _slope(touch), chord)
-    value = torch.where(bent, touch.sigmoid() + slope * (at - touch), left.sigmoid() + chord * (at - left))
-    return torch.where(flat_, t.upper.sigmoid(), value), torch.where(flat_, 0, slope)
+    return high
+
+
+def _chord(t: Interval) -> Tensor:
+    """Slope of the sigmoid's chord; 0 where the width is."""
+    return ratio(t.upper.sigmoid() - t.lower.sigmoid(), t.width)
+
+
+def sigmoid_above(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and slope at `at` of the least concave function above the sigmoid on t (all of one shape).
+
+    It is the sigmoid to the right of a point d > 0 and the tangent at d, which passes through the left end, before.
+    """
+    d, left = _tangent_point(t.lower), t.lower.sigmoid()
+    touch = torch.maximum(at, d)
+    bent, slope = d < t.upper, _slope(touch)
+    # the tangent read from either end: from d, and from the left where values may be tiny
+    line = torch.maximum(touch.sigmoid() + slope * (at - touch), left + slope * (at - t.lower).clamp(min=0))
+    curve = torch.where(at < d, line, touch.sigmoid())
+    chord = _chord(t)
+    value = torch.where(bent, curve, left + chord * (at - t.lower))
+    flat_ = t.width <= 0
+    return torch.where(flat_, t.upper.sigmoid(), value), torch.where(flat_, 0, torch.where(bent, slope, chord))
 
 
 def sigmoid_below(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and slope at `at` of the greatest convex function below the sigmoid on t."""
-    value, slope = sigmoid_above(Interval(-t.upper, -t.lower), -at)
-    return 1 - value, slope
+    """Value and slope at `at` of the greatest convex function below the sigmoid on t.
+
+    It is `sigmoid_above` turned by 180 degrees, written out since 1 minus the other would lose small values.
+    """
+    d = -_tangent_point(-t.upper)
+    touch = torch.minimum(at, d)
+    bent, slope, chord = d > t.lower, _slope(touch), _chord(t)
+    value = torch.where(bent, touch.sigmoid() + slope * (at - touch), t.lower.sigmoid() + chord * (at - t.lower))
+    flat_ = t.width <= 0
+    return torch.where(flat_, t.lower.sigmoid(), value), torch.where(flat_, 0, torch.where(bent, slope, chord))
 
 
 def _slope(t: Tensor) -> Tensor:
@@ -86,7 +107,7 @@ def softmax_above(x: Interval, hull: Interval) -> Side:
     large_enough = remain > torch.finfo(m.dtype).tiny ** 0.5
     gain = slope / torch.where(large_enough, remain, torch.ones_like(remain))
     side = Side(slope, -gain, share, value).through(m, value)
-    return side.or_constant(large_enough & (value <= hull.upper), hull.upper)
+    return side.or_constant(large_enough & _within(value, hull), hull.upper)
 
 
 def softmax_below(x: Interval, hull: Interval) -> Side:
@@ -120,7 +141,12 @@ def softmax_below(x: Interval, hull: Interval) -> Side:
         value,
     )
     best = torch.where(log_wins, share, value)
-    return side.through(m, best).or_constant(best >= hull.lower, hull.lower)
+    return side.through(m, best).or_constant(_within(best, hull), hull.lower)
+
+
+def _within(value: Tensor, hull: Interval) -> Tensor:
+    """Whether a plane's value at the midpoint is inside the output's interval; else a constant is not worse."""
+    return (hull.lower <= value) & (value <= hull.upper)
 
 
 def logsumexp_slopes(x: Interval) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -168,6 +194,9 @@ class SoftmaxRule(LaneRule):
         lanes = _lanes(call, inputs[0])
         x = lanes.interval(inputs[0])
         hull = self._hull(call, x)
+        if x.lower.shape[-1] == 1:  # always 1, or its logarithm
+            zero = torch.zeros_like(x.lower)
+            return LaneRelaxation(lanes, Side(zero, zero, zero, hull.lower), Side(zero, zero, zero, hull.upper))
         if call.node.op == "softmax":
             return LaneRelaxation(lanes, softmax_below(x, hull), softmax_above(x, hull))
         m, _ = middle(x)
@@ -175,8 +204,11 @@ class SoftmaxRule(LaneRule):
         one = torch.ones_like(m)
         below = Side(1 - rises, -one, rises, one).through(m, m - high)
         above = Side(others(falls), -one, falls, one).through(m, m - low)
-        good = torch.ones_like(m, dtype=torch.bool)
-        return LaneRelaxation(lanes, below.or_constant(good, hull.lower), above.or_constant(good, hull.upper))
+        return LaneRelaxation(
+            lanes,
+            below.or_constant(_within(m - high, hull), hull.lower),
+            above.or_constant(_within(m - low, hull), hull.upper),
+        )
 
     def _hull(self, call: Call, x: Interval) -> Interval:
         t = logits(x)

@@ -9,7 +9,7 @@ Lanes are (B, L, n).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,57 +29,81 @@ def squares(x: Interval) -> Interval:
     return Interval(torch.where(crosses, 0, torch.minimum(low, high)), torch.maximum(low, high))
 
 
-class Spread:
-    """h(c) = sum of squared distances from c to the intervals of a lane, by sorted prefix sums: O(log n) for each c."""
-
-    def __init__(self, x: Interval) -> None:
-        zero = torch.zeros_like(x.lower[..., :1])
-
-        def prefix(ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            ends = ends.sort(-1).values.contiguous()
-            first, second = (torch.cat([zero, p.cumsum(-1)], -1) for p in (ends, ends.square()))
-            return ends, first, second
-
-        self.left, self.right = prefix(x.upper), prefix(-x.lower)
-        self.rounding = 16 * torch.finfo(zero.dtype).eps * (x.lower.square() + x.upper.square()).sum(-1, keepdim=True)
-
-    def at(self, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and derivative at points (B, L, n)."""
-        value, rise = self._one_side(self.left, c)
-        other, fall = self._one_side(self.right, -c)
-        return value + other, rise - fall
-
-    @staticmethod
-    def _one_side(side: tuple[Tensor, Tensor, Tensor], c: Tensor) -> tuple[Tensor, Tensor]:
-        ends, first, second = side
-        count = torch.searchsorted(ends, c.detach().contiguous())
-        one, two = first.gather(-1, count), second.gather(-1, count)
-        return c * (count * c - 2 * one) + two, 2 * (count * c - one)
+Curve = Callable[[Tensor], tuple[Tensor, Tensor]]  # value and derivative of a convex function
 
 
-def least_spread(x: Interval, leave_out: bool) -> Tensor:
-    """Lower bound of min over c of sum_j dist(c, [l_j, u_j])^2, with every entry left out in turn or none: (B, L, n).
+def _prefix(keys: Tensor, *values: Tensor) -> list[Tensor]:
+    """Keys (B, L, n) in order, then for each of the values its sums over the first 0 .. n entries in that order."""
+    keys, order = keys.sort(-1)
+    zero = torch.zeros_like(keys[..., :1])
+    return [keys.contiguous(), *(torch.cat([zero, v.gather(-1, order).cumsum(-1)], -1) for v in values)]
 
-    The function is convex: bisection on its derivative, then the tangent at the left end over the last bracket.
+
+def _below(table: list[Tensor], c: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Number of keys below each c, and the sums over them: O(log n) for each c."""
+    count = torch.searchsorted(table[0], c.detach().contiguous())
+    return count, [sums.gather(-1, count) for sums in table[1:]]
+
+
+def nearest(x: Interval, leave_out: bool) -> Curve:
+    """The sum over j of the squared distance from c to [l_j, u_j]; with `leave_out` c_i is measured without entry i."""
+    tables = [_prefix(ends, ends, ends.square()) for ends in (x.upper, -x.lower)]
+
+    def at(c: Tensor) -> tuple[Tensor, Tensor]:
+        value = slope = torch.zeros_like(c)
+        for table, sign in zip(tables, (1, -1), strict=True):
+            count, (first, second) = _below(table, sign * c)
+            value = value + c * (count * c - 2 * sign * first) + second
+            slope = slope + 2 * (count * c - sign * first)
+        own = (c - x.upper).clamp(min=0) - (x.lower - c).clamp(min=0)
+        return (value - own.square(), slope - 2 * own) if leave_out else (value, slope)
+
+    return at
+
+
+def farthest(x: Interval, leave_out: bool) -> Curve:
+    """The same for the squared distance from c to the farther end, (|c - m_j| + r_j)^2."""
+    m, r = middle(x)
+    table = _prefix(m, r, r * m)
+    n, total = m.shape[-1], [t.sum(-1, keepdim=True) for t in (m, r, r * m, m.square() + r.square())]
+
+    def at(c: Tensor) -> tuple[Tensor, Tensor]:
+        _, (weight, moment) = _below(table, c)
+        weight, moment = 2 * weight - total[1], 2 * moment - total[2]  # sums of r and r m, negative for m_j above c
+        value = c * (n * c - 2 * total[0]) + 2 * (c * weight - moment) + total[3]
+        slope = 2 * (n * c - total[0] + weight)
+        own = (c - m).abs() + r
+        return (value - own.square(), slope - 2 * own * (c - m).sign()) if leave_out else (value, slope)
+
+    return at
+
+
+def spread(x: Interval, leave_out: bool) -> Interval:
+    """Range of min over c of sum_j (x_j - c)^2 (sound), with every entry left out in turn or none: (B, L, n).
+
+    Below, the minimum of `nearest`: bisection on its derivative, then the tangent at the left end over the last
+    bracket. Above, `farthest` at any c: at the end of its own bisection.
     """
     shift = middle(x)[0].mean(-1, keepdim=True)
     x = Interval(x.lower - shift, x.upper - shift)
-    spread = Spread(x)
+    rounding = 16 * torch.finfo(shift.dtype).eps * (x.lower.square() + x.upper.square()).sum(-1, keepdim=True)
+    near, far = nearest(x, leave_out), farthest(x, leave_out)
+    low, high = _bracket(near, x)
+    value, slope = near(low)
+    least = (value + slope.clamp(max=0) * (high - low) - rounding).clamp(min=0)
+    return Interval(least, far(_bracket(far, x)[1])[0].clamp(min=0) + rounding)
 
-    def at(c: Tensor) -> tuple[Tensor, Tensor]:
-        value, rise = spread.at(c)
-        own = (c - x.upper).clamp(min=0) - (x.lower - c).clamp(min=0)
-        return (value - own.square(), rise - 2 * own) if leave_out else (value, rise)
 
+def _bracket(curve: Curve, x: Interval) -> tuple[Tensor, Tensor]:
+    """Two points around the minimum of each convex function."""
     with torch.no_grad():
         low = x.lower.amin(-1, keepdim=True).expand_as(x.lower)
         high = x.upper.amax(-1, keepdim=True).expand_as(x.lower)
         for _ in range(40):
             c = low + (high - low) / 2
-            left = at(c)[1] <= 0
+            left = curve(c)[1] <= 0
             low, high = torch.where(left, c, low), torch.where(left, high, c)
-    value, rise = at(low)
-    return (value + rise.clamp(max=0) * (high - low) - spread.rounding).clamp(min=0)
+    return low, high
 
 
 class Ranges(NamedTuple):
@@ -104,11 +128,9 @@ def ranges(x: Interval, centred: bool) -> Ranges:
         return Ranges(x, 1.0, Interval(*(others(end) for end in square)), total)
     n = x.lower.shape[-1]
     entry = Interval(x.lower - others(x.upper) / (n - 1), x.upper - others(x.lower) / (n - 1))
-    center = middle(x)[0].mean(-1, keepdim=True)
-    farthest = torch.maximum((x.lower - center).square(), (x.upper - center).square())
-    rest = Interval(least_spread(x, leave_out=True), others(farthest))
-    least = least_spread(x, leave_out=False)[..., :1]
-    return Ranges(entry, (n - 1) / n, rest, Interval(least, farthest.sum(-1, keepdim=True)))
+    total = spread(x, leave_out=False)
+    rest = Interval(torch.zeros_like(x.lower), torch.zeros_like(x.lower)) if n == 2 else spread(x, leave_out=True)
+    return Ranges(entry, (n - 1) / n, rest, Interval(total.lower[..., :1], total.upper[..., :1]))
 
 
 @rule("layer_norm", "rms_norm")
