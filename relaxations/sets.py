@@ -6,6 +6,7 @@ Shape letters: B sets, n input numbers, S rows (or points) per set.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
@@ -19,8 +20,11 @@ class InputSet(Protocol):
     def __len__(self) -> int:
         """Number of sets, B."""
 
-    def minimize(self, rows: Tensor) -> Tensor:
-        """Lower bound of rows . x over each set: rows (B, S, n) to (B, S); exact for Box and Ball."""
+    def minimize(self, rows: Tensor, owner: Tensor | None = None) -> Tensor:
+        """Lower bound of rows . x over each set: rows (B, S, n) to (B, S); exact for Box and Ball.
+
+        With `owner` (R,), the rows are (R, S, n) and row r is bounded over set owner[r].
+        """
 
     def argmin(self, rows: Tensor) -> Tensor:
         """Points (B, S, n) of the set that minimise rows (B, S, n); exact for Box and Ball, near for Meet."""
@@ -54,12 +58,12 @@ class Box:
     def __len__(self) -> int:
         return self.lower.shape[0]
 
-    @property
+    @cached_property
     def center(self) -> Tensor:
         """Midpoints (B, n), exact for boxes of width 0."""
         return self.lower + (self.upper - self.lower) / 2
 
-    @property
+    @cached_property
     def radius(self) -> Tensor:
         """Distance (B, n) from the midpoint to the farther end, so that rounding loses neither."""
         center = self.center
@@ -74,9 +78,12 @@ class Box:
         """Whether some lower end exceeds its upper end: bool (B,)."""
         return ~(self.lower <= self.upper).all(-1)
 
-    def minimize(self, rows: Tensor) -> Tensor:
+    def minimize(self, rows: Tensor, owner: Tensor | None = None) -> Tensor:
         """Minimum of rows . x, rows (B, S, n) to (B, S): rows . center - |rows| . radius."""
-        return _dot(rows, self.center) - _dot(rows.abs(), self.radius)
+        center, radius = self.center, self.radius
+        if owner is not None and len(self) > 1:
+            center, radius = center.index_select(0, owner), radius.index_select(0, owner)
+        return _dot(rows, center) - _dot(rows.abs(), radius)
 
     def argmin(self, rows: Tensor) -> Tensor:
         """A corner (B, S, n) that minimises rows (B, S, n); the lower end where a row is zero."""
@@ -135,8 +142,10 @@ class Ball:
     def __len__(self) -> int:
         return self.center.shape[0]
 
-    def minimize(self, rows: Tensor) -> Tensor:
+    def minimize(self, rows: Tensor, owner: Tensor | None = None) -> Tensor:
         """Minimum of rows . x, rows (B, S, n) to (B, S): rows . center - radius times the dual norm (Hoelder)."""
+        if owner is not None:
+            return self.take(owner).minimize(rows)
         return _dot(rows, self.center) - self.radius.unsqueeze(1) * _norm(rows, _DUAL[self.norm])
 
     def argmin(self, rows: Tensor) -> Tensor:
@@ -215,9 +224,9 @@ class Meet:
         """Whether box and ball have no common point: bool (B,). The clamped centre is nearest in all three norms."""
         return self.first.is_empty() | ~self.second.contains(self._anchor()).squeeze(1)
 
-    def minimize(self, rows: Tensor) -> Tensor:
+    def minimize(self, rows: Tensor, owner: Tensor | None = None) -> Tensor:
         """Lower bound of rows . x, rows (B, S, n) to (B, S): the larger of the two minima."""
-        return torch.maximum(self.first.minimize(rows), self.second.minimize(rows))
+        return torch.maximum(self.first.minimize(rows, owner), self.second.minimize(rows, owner))
 
     def argmin(self, rows: Tensor) -> Tensor:
         """Points (B, S, n) of the set near to the minimisers over the ball."""
@@ -269,6 +278,8 @@ _DUAL = {1: float("inf"), 2: 2, float("inf"): 1}
 
 def _dot(rows: Tensor, points: Tensor) -> Tensor:
     """rows (B, S, n) times points (B, n), to (B, S)."""
+    if len(points) == 1:  # one matrix-vector product instead of one per set
+        return rows @ points[0]
     return torch.matmul(rows, points.unsqueeze(-1)).squeeze(-1)
 
 

@@ -35,15 +35,21 @@ class Window:
 
     def view(self, owner: Tensor | None) -> _View:
         """How to read per-box maps at the windows; row r belongs to box owner[r] (None: all to the only one)."""
-        _, channels, height, width = self.shape
-        h, w = self.rows.shape[3:]
-        tall, wide = height + 2 * h, width + 2 * w
-        start = (self.corner[:, 0] + h).clamp(0, tall - h) * wide + (self.corner[:, 1] + w).clamp(0, wide - w)
+        frame = self._frame()
+        start = frame.start(self.corner)
         if owner is not None:
-            start = start + owner * (channels * tall * wide)
+            start = start + owner * (self.shape[1] * frame.height * frame.width)
         places, inverse = start.unique(return_inverse=True)
-        inside = (torch.arange(channels)[:, None, None] * tall + torch.arange(h)[:, None]) * wide + torch.arange(w)
-        return _View((places[:, None] + inside.reshape(-1)).reshape(-1), inverse, (h, w), channels)
+        index = (places[:, None] + frame.inside(self)).reshape(-1)
+        return _View(index, inverse, self.rows.shape[3:], frame)
+
+    def _frame(self) -> _Frame:
+        """The map with just the margin that the windows need."""
+        (height, width), (h, w) = self.shape[2:], self.rows.shape[3:]
+        low, high = self.corner.amin(0).tolist(), self.corner.amax(0).tolist()
+        top, left = max(0, -low[0]), max(0, -low[1])
+        bottom, right = max(0, high[0] + h - height), max(0, high[1] + w - width)
+        return _Frame(top, left, height + top + bottom, width + left + right, (left, right, top, bottom))
 
     def cleaned(self, view: _View | None = None) -> Window:
         """The same with zeros outside the map."""
@@ -56,15 +62,13 @@ class Window:
     def dense(self) -> Tensor:
         """Rows on the whole map, (R, T, 1, C, H, W)."""
         _, channels, height, width = self.shape
-        count, signs, _, h, w = self.rows.shape
-        tall, wide = height + 2 * h, width + 2 * w
-        canvas = self.rows.new_zeros(count, signs, channels * tall * wide)
-        start = (self.corner[:, 0] + h).clamp(0, tall - h) * wide + (self.corner[:, 1] + w).clamp(0, wide - w)
-        inside = (torch.arange(channels)[:, None, None] * tall + torch.arange(h)[:, None]) * wide + torch.arange(w)
-        index = (start[:, None] + inside.reshape(-1))[:, None].expand(-1, signs, -1)
+        count, signs = self.rows.shape[:2]
+        frame = self._frame()
+        canvas = self.rows.new_zeros(count, signs, channels * frame.height * frame.width)
+        index = (frame.start(self.corner)[:, None] + frame.inside(self))[:, None].expand(-1, signs, -1)
         canvas.scatter_(2, index, self.rows.flatten(2))
-        canvas = canvas.reshape(count, signs, 1, channels, tall, wide)
-        return canvas[..., h : h + height, w : w + width]
+        canvas = canvas.reshape(count, signs, 1, channels, frame.height, frame.width)
+        return canvas[..., frame.top : frame.top + height, frame.left : frame.left + width]
 
     def negated(self) -> Window:
         """Both signs: the negated rows behind the rows along T."""
@@ -90,19 +94,39 @@ class Window:
 
 
 @dataclass(frozen=True)
+class _Frame:
+    """A map with a margin, `top` and `left` of it before the map; `margin` as torch pads the last two axes."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    margin: tuple[int, int, int, int]
+
+    def start(self, corner: Tensor) -> Tensor:
+        """Flat position of each window's first entry, (R,)."""
+        return (corner[:, 0] + self.top) * self.width + corner[:, 1] + self.left
+
+    def inside(self, window: Window) -> Tensor:
+        """Flat positions of a window's entries from its first one, (C * h * w,)."""
+        _, _, channels, h, w = window.rows.shape
+        plane = torch.arange(channels)[:, None, None] * self.height + torch.arange(h)[:, None]
+        return (plane * self.width + torch.arange(w)).reshape(-1)
+
+
+@dataclass(frozen=True)
 class _View:
-    """Flat positions of windows in padded maps, each distinct window once."""
+    """Flat positions of windows in framed maps, each distinct window once."""
 
     index: Tensor
     inverse: Tensor
-    size: tuple[int, int]
-    channels: int
+    size: Sequence[int]
+    frame: _Frame
 
     def read(self, maps: Tensor) -> Tensor:
         """Maps (B, 1, C, H, W), zero outside, at the windows: (R, C, h, w)."""
-        h, w = self.size
-        padded = F.pad(maps[:, 0], (w, w, h, h)).reshape(-1)
-        return padded[self.index].reshape(-1, self.channels, h, w)[self.inverse]
+        framed = F.pad(maps[:, 0], self.frame.margin).reshape(-1)
+        return framed[self.index].reshape(-1, maps.shape[2], *self.size)[self.inverse]
 
 
 def start(relaxation: AffineRelaxation, rows: Selection) -> tuple[Window, Tensor] | None:

@@ -48,7 +48,7 @@ class ScalarLines(Relaxation):
         sides = ((positive, self.lower_bias), (negative, self.upper_bias))
         for part, side in sides:
             if part is not None and side is not None:
-                share = torch.matmul(_flat(part, 2), _flat(side, 1).unsqueeze(-1)).squeeze(-1)
+                share = _dot(_flat(part, 2), _flat(side, 1))
                 bias = share if bias is None else bias + share
         if bias is None:
             return rows.new_zeros(rows.shape[:2])
@@ -76,6 +76,13 @@ class ScalarLines(Relaxation):
 def _flat(x: Tensor, lead: int) -> Tensor:
     """All axes after the first ones as one, also where there are none."""
     return x.reshape(*x.shape[:lead], -1)
+
+
+def _dot(rows: Tensor, bias: Tensor) -> Tensor:
+    """rows (B, S, n) times bias (B or 1, n): (B, S); one matrix-vector product where the bias is shared."""
+    if len(bias) == 1:
+        return rows @ bias[0]
+    return torch.matmul(rows, bias.unsqueeze(-1)).squeeze(-1)
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:

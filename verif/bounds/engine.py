@@ -229,12 +229,11 @@ class _State:
         """Minimum over the region of rows on node `at`: bounds (B, S), slopes (B, S, n) and bias in the input."""
         if time.monotonic() > self.deadline:
             raise OutOfTime
-        region = self.region if owner is None else self.region.take(owner)
         like = self.intervals[self.engine.source].lower
         slopes, bias = Sweep(self.engine.graph, self.relaxations, owner, like, both=both).run(at, rows)
         boxes = max(len(like) if owner is None else len(owner), len(slopes))
         slopes, bias = slopes.expand(boxes, *slopes.shape[1:]), bias.expand(boxes, *bias.shape[1:])
-        lower = bias + region.minimize(slopes)
+        lower = bias + self.region.minimize(slopes, owner)
         return torch.where(lower.isnan(), -math.inf, lower), slopes, bias
 
 
