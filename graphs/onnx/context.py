@@ -21,14 +21,16 @@ from graphs.ops import OPS
 class Context:
     """One node under conversion. `emit` computes at once where every input is known: that is all constant folding.
 
-    `places` is shared by the nodes of a model: values that are an index into an axis, and that axis's size.
+    `nodes` and `outputs` are those of the whole model; `places`, shared by all nodes, holds the values that are an
+    index into an axis, and that axis's size.
     """
 
     builder: GraphBuilder
     node: Any
     opset: int
     label: str
-    graph: Any = None
+    nodes: Sequence[Any] = ()
+    outputs: Sequence[str] = ()
     folder: Path | None = None
     places: dict[str, int] = field(default_factory=dict)
     inputs: tuple[Value | None, ...] = ()

@@ -13,6 +13,7 @@ from graphs.errors import GraphError, UnsupportedError
 from graphs.ir import Graph, GraphBuilder
 from graphs.onnx import converters as converters, proto
 from graphs.onnx.context import Context, nonfinite
+from graphs.onnx.functions import written_out
 from graphs.onnx.registry import CONVERTERS, find
 from graphs.onnx.values import Constant, Value, Variable
 
@@ -29,6 +30,9 @@ class Importer:
     model: Any
     label: str
     folder: Path | None = None
+    opset: int = 0
+    nodes: Sequence[Any] = ()
+    outputs: Sequence[str] = ()
     builder: GraphBuilder = field(default_factory=GraphBuilder)
     values: dict[str, Value] = field(default_factory=dict)
     origins: dict[str, Any] = field(default_factory=dict)
@@ -44,10 +48,10 @@ class Importer:
                 self._input(info)
         if not self.builder.inputs:
             raise GraphError("G106", "the model has no input", where=self.label, help="export the model again")
-        for node in graph.node:
+        self.nodes, self.outputs = written_out(self.model), [*(output.name for output in graph.output), *keep]
+        for node in self.nodes:
             self._convert(node)
-        names = [output.name for output in graph.output] + list(keep)
-        return self.builder.build([self._output(name) for name in names])
+        return self.builder.build([self._output(name) for name in self.outputs])
 
     def _opset(self) -> int:
         opset = next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 1)
@@ -99,8 +103,12 @@ class Importer:
 
     # ---- nodes ----
 
+    def _context(self, node: Any) -> Context:
+        known = (self.nodes, self.outputs, self.folder, self.places)
+        return Context(self.builder, node, self.opset, self.label, *known)
+
     def _convert(self, node: Any) -> None:
-        ctx = Context(self.builder, node, self.opset, self.label, self.model.graph, self.folder, self.places)
+        ctx = self._context(node)
         function = self._converter(ctx)
         ctx.inputs = tuple(self._value(name, ctx.where) if name else None for name in node.input)
         before = len(self.builder.nodes)
@@ -114,6 +122,8 @@ class Importer:
             ) from error
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(node.output, results, strict=False):
+            if name and name in self.values:
+                raise ctx.malformed(f"value '{name}' is computed twice")
             self.values[name] = self._named(value, name, before)
         self.origins.update((name, ctx) for name in node.output)
 
@@ -152,7 +162,7 @@ class Importer:
         if name in self.origins:
             source = self.origins[name]
             raise source.unsupported(f"output '{name}' of operator {source.node.op_type} is not supported")
-        made = any(name in node.output for node in self.model.graph.node)
+        made = any(name in node.output for node in self.nodes)
         message = f"value '{name}' is used before it is computed" if made else f"there is no value '{name}'"
         raise GraphError("G106", message, where=where, help="export the model again")
 
@@ -178,7 +188,7 @@ class Importer:
             return name
         source = self.origins.get(name)
         node = source.node if source else proto.messages().NodeProto(op_type="Identity", output=[name])
-        ctx = Context(self.builder, node, self.opset, self.label)
+        ctx = self._context(node)
         variable = ctx.variable(value)
         return self.builder.add(
             "reshape", [variable.name], attrs={"shape": variable.shape}, name=name, origin=ctx.origin

@@ -266,6 +266,14 @@ def test_value_used_before_it_is_computed() -> None:
     )
 
 
+def test_value_computed_twice() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["y"], name="again")]
+    assert message(model(nodes, {"x": (2,)}, ["y"]).SerializeToString()) == (
+        "error[G106]: value 'y' is computed twice\n  --> model.onnx, node 'again' (Neg, opset 17)\n"
+        "  note: input 'x' has shape [2]\n  help: export the model again"
+    )
+
+
 def test_output_that_does_not_exist() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     assert message(model(nodes, {"x": (2,)}, ["z"]).SerializeToString()) == (

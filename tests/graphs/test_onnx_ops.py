@@ -330,6 +330,38 @@ def test_recurrent_networks(kind: str, attrs: dict[str, Any]) -> None:
         assert_agrees(row)
 
 
+def test_functions_of_the_model() -> None:
+    inner = helper.make_function(
+        "own",
+        "Half",
+        ["a"],
+        ["b"],
+        [helper.make_node("Constant", [], ["h"], value_float=0.5), helper.make_node("Mul", ["a", "h"], ["b"])],
+        [helper.make_opsetid("", 17)],
+    )
+    leaky = helper.make_node("LeakyRelu", ["t"], ["r"])
+    leaky.attribute.add(name="alpha", ref_attr_name="slope", type=1)
+    outer = helper.make_function(
+        "own",
+        "HalfLeaky",
+        ["a"],
+        ["r"],
+        [helper.make_node("Half", ["a"], ["t"], domain="own"), leaky],
+        [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)],
+        ["slope"],
+    )
+    nodes = [
+        helper.make_node("HalfLeaky", ["x"], ["p"], domain="own", name="first", slope=0.25),
+        helper.make_node("HalfLeaky", ["p"], ["y"], domain="own", slope=0.125),
+    ]
+    proto = model(nodes, {"x": (2, 3)}, ["y"])
+    proto.functions.extend([inner, outer])
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    graph = assert_agrees(proto)
+    assert [node.op for node in graph] == ["input", "scale", "leaky_relu", "scale", "leaky_relu"]
+    assert graph["p"].origin == "first/LeakyRelu"
+
+
 def test_gather_at_a_computed_place() -> None:
     nodes = [
         helper.make_node("ArgMax", ["x"], ["i"], axis=0, keepdims=0),

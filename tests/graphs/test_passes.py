@@ -103,7 +103,7 @@ FUNCTIONS = {
         [("Sigmoid", ["x"], "a"), ("Mul", ["x", "x"], "b"), ("Mul", ["b", "a"], "y")],
         ["sigmoid", "square", "mul"],
     ),
-    "not silu: x sigmoid(x) + a little more far away": (
+    "not silu: x sigmoid(x) and a little more far away": (
         [
             ("Sigmoid", ["x"], "a"),
             ("Mul", ["x", "x"], "b"),

@@ -58,9 +58,9 @@ def _ends_in_scatter(ctx: Context) -> bool:
     reached, names = set(ctx.node.output), list(ctx.node.output)
     while names:
         name = names.pop()
-        if name in {output.name for output in ctx.graph.output}:
+        if name in ctx.outputs:
             return False
-        for reader in ctx.graph.node:
+        for reader in ctx.nodes:
             written = reader.op_type == "ScatterND" and reader.input[0] != name
             if name not in reader.input or written:
                 continue
