@@ -83,4 +83,4 @@ class BentRule(ScalarRule):
         best = ends[0].maximum(ends[1])
         best = torch.where((box.lower < 0) & (box.upper > 0), best.clamp(min=0), best)
         eps = torch.finfo(best.dtype).eps
-        return side * (best + best.abs() * (2 * eps))
+        return side * (best + best.abs().detach() * (2 * eps))

@@ -124,5 +124,5 @@ class ExponentialUnitRule(CurveRule):
         left, right = (1 if scale >= 0 else -1), (1 if scale <= 1 else -1)
         return (
             Piece(-math.inf, 0.0, left, df, inverse),
-            Piece(0.0, math.inf, right, torch.ones_like, torch.zeros_like),
+            Piece(0.0, math.inf, right, torch.ones_like),
         )

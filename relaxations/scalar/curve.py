@@ -26,8 +26,8 @@ Map = Callable[[Tensor], Tensor]
 class Piece(NamedTuple):
     """A stretch of the axis on which f' rises (`bend` 1), falls (-1) or stays (0); its ends may differ by entry.
 
-    `df` is f' there, up to and including both ends; `inverse` solves f'(x) = k on it in closed form, and may return
-    anything where there is no solution.
+    `df` is f' there, up to and including both ends; `inverse` solves f'(x) = k on it in closed form (only where f' is
+    strictly monotone), and may return anything where there is no solution.
     """
 
     start: float | Tensor

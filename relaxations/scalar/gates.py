@@ -118,7 +118,7 @@ class HardSwishRule(GateRule):
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
         """Between kinks that bend down, so that the outer lines count as concave."""
         return (
-            Piece(-math.inf, -3.0, -1, torch.zeros_like, torch.zeros_like),
+            Piece(-math.inf, -3.0, -1, torch.zeros_like),
             Piece(-3.0, 3.0, 1, lambda x: (2 * x + 3) / 6, lambda k: 3 * k - 1.5),
-            Piece(3.0, math.inf, -1, torch.ones_like, torch.zeros_like),
+            Piece(3.0, math.inf, -1, torch.ones_like),
         )

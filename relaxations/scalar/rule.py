@@ -38,9 +38,9 @@ class ScalarRule(Rule):
         return self.image
 
     def noise(self, x: Tensor, value: Tensor) -> Tensor:
-        """A bound on the error of `value` as f(x)."""
+        """A bound on the error of `value` as f(x); the constant covers factors that underflow."""
         info = torch.finfo(value.dtype)
-        return value.abs() * (self.ulps * info.eps) + (info.tiny if self.ulps else 0.0)
+        return value.abs() * (self.ulps * info.eps) + (1024 * info.tiny if self.ulps else 0.0)
 
     def valid(self, call: Call, box: Interval) -> Tensor | None:
         """Boxes on which f is defined and continuous (bool, (B, *N)); None: all."""
@@ -51,7 +51,7 @@ class ScalarRule(Rule):
         (box,) = inputs
         points = [box.lower, box.upper, *(torch.full_like(box.lower, t).clamp(*box) for t in self.turns)]
         values = [self._limit(call, x) for x in points]
-        noises = [self.noise(x, v) for x, v in zip(points, values, strict=True)]
+        noises = [self.noise(x, v).nan_to_num(posinf=0.0) for x, v in zip(points, values, strict=True)]
         lows = [v - e for v, e in zip(values, noises, strict=True)]
         highs = [v + e for v, e in zip(values, noises, strict=True)]
         low, high = lows[0], highs[0]
@@ -87,7 +87,7 @@ class ScalarRule(Rule):
         """Entries whose interval has a width: a curved function gains from any tightening."""
         (box,) = inputs
         size = box.lower.abs().maximum(box.upper.abs())
-        return (box.width > torch.finfo(size.dtype).eps ** 0.5 * (1 + size),)
+        return (box.width > torch.finfo(size.dtype).eps ** 0.75 * size,)
 
     def known(self, call: Call, box: Interval) -> Tensor:
         """Entries with finite ends in the op's domain."""

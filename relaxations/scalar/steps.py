@@ -54,10 +54,10 @@ class VertexRule(ScalarRule):
         """Entries over which f is not one line."""
         (box,) = inputs
         lines = self.lines(call, box)
-        lower_bias, upper_bias = lines.lower_bias, lines.upper_bias
-        if lower_bias is None or upper_bias is None:
-            return (lines.lower_slope != lines.upper_slope,)
-        return ((lines.lower_slope != lines.upper_slope) | (lower_bias < upper_bias),)
+        assert lines.lower_bias is not None and lines.upper_bias is not None
+        rounding = 16 * torch.finfo(lines.lower_bias.dtype).eps * (lines.lower_bias.abs() + lines.upper_bias.abs())
+        same = (lines.lower_slope == lines.upper_slope) & (lines.upper_bias - lines.lower_bias <= rounding)
+        return (~same,)
 
 
 def _edge(vertices: Vertices, middle: Tensor, side: int) -> Tensor:
