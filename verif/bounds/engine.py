@@ -25,6 +25,7 @@ from verif.bounds.sweep import Given, Sweep
 
 FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
 CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level cache
+ALONE = 1 / 16  # share of a chunk that a box's rows must fill to be swept without those of other boxes
 DENSE_SHARE = 0.6  # share of undecided entries from which all boxes get the same rows
 
 
@@ -195,12 +196,19 @@ class _State:
                 upper[boxes, part] = torch.fmin(upper[boxes, part], high)
 
     def _ragged(self, name: str, rows: tuple[Tensor, Tensor], limit: int, bounds: tuple[Tensor, Tensor]) -> None:
-        """Rows (box, entry), each with its own box."""
+        """Rows (box, entry), each with its own box; boxes with many rows one after the other, which gathers nothing."""
         lower, upper = bounds
-        for owner, part in zip(rows[0].split(limit), rows[1].split(limit), strict=True):
-            low, high = self._both(name, Selection(part, (len(part), 1)), None if self.boxes == 1 else owner)
-            lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
-            upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
+        pieces = [rows]
+        if len(rows[0]) > ALONE * limit * self.boxes:
+            counts = torch.bincount(rows[0], minlength=self.boxes).tolist()
+            pieces = list(zip(rows[0].split(counts), rows[1].split(counts), strict=True))
+        for owners, entries in pieces:
+            for owner, part in zip(owners.split(limit), entries.split(limit), strict=True):
+                if len(part):
+                    box = owner[:1] if len(pieces) > 1 or self.boxes == 1 else owner
+                    low, high = self._both(name, Selection(part, (len(part), 1)), None if self.boxes == 1 else box)
+                    lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
+                    upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
 
     def final(self, name: str, rows: Given) -> tuple[Tensor, Tensor, Tensor]:
         """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
