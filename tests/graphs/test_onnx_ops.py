@@ -374,6 +374,14 @@ def test_gather_at_a_computed_place() -> None:
     assert_agrees(model(nodes, {"x": (5,)}, ["y", "z", "o"], constants))
 
 
+def test_one_hot_counts_from_the_end() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TYPES["int64"]),
+        helper.make_node("OneHot", ["i", "depth", "values"], ["y"], axis=0),
+    ]
+    assert_agrees(model(nodes, {"x": (20,)}, ["y"], {"depth": np.int64(4), "values": f(2)}), low=-4, high=4)
+
+
 def test_shape_chain_folds_to_a_reshape() -> None:
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),

@@ -11,6 +11,8 @@ from graphs import Graph, GraphBuilder
 from graphs.check import check
 from graphs.passes import simplify
 
+OPS = ["scale", "shift"] * 2 + ["linear", "neg", "relu", "reshape", "transpose", "add", "sub", "mul", "div", "sigmoid"]
+OPS += ["conv", "pad"]
 SHAPES = [(1, 4), (2, 4), (1, 2, 2), (1, 2, 3, 3)]
 
 
@@ -28,26 +30,7 @@ def grow(builder: GraphBuilder, rng: random.Random, x: str, values: list[str]) -
     """One more node on a value."""
     shape = builder.nodes[x].shape
     same = [v for v in values if builder.nodes[v].shape == shape]
-    op = rng.choice(
-        [
-            "scale",
-            "shift",
-            "scale",
-            "shift",
-            "linear",
-            "neg",
-            "relu",
-            "reshape",
-            "transpose",
-            "add",
-            "sub",
-            "mul",
-            "div",
-            "conv",
-            "pad",
-            "sigmoid",
-        ]
-    )
+    op = rng.choice(OPS)
     if op in ("scale", "shift"):
         return builder.add(op, [x], {{"scale": "factor", "shift": "offset"}[op]: constant(rng, shape)})
     if op == "linear":

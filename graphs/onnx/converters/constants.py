@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from graphs.onnx import algebra
 from graphs.onnx.context import Context
+from graphs.onnx.converters.dynamic import behind
 from graphs.onnx.registry import converter
 from graphs.onnx.values import Constant, Value
 
@@ -57,8 +59,6 @@ def non_zero(ctx: Context, x: Value) -> Value:
 @converter("OneHot", since=9)
 def one_hot(ctx: Context, indices: Value, depth: Value, values: Value) -> Value:
     """off + (on - off) [index = position], with the position along a new axis."""
-    from graphs.onnx import algebra
-
     count = ctx.ints(depth, "the depth of OneHot")[0]
     off, on = ctx.known(values, "the values of OneHot").tolist()
     axis = ctx.axis("axis", -1, len(indices.shape) + 1)
@@ -67,7 +67,9 @@ def one_hot(ctx: Context, indices: Value, depth: Value, values: Value) -> Value:
     positions = torch.arange(count, dtype=torch.float64).reshape(count, *trailing)
     if isinstance(spread, Constant):
         hit: Value = ctx.constant((spread.tensor % count == positions).double(), values.dtype)
-    else:  # an index below 0 counts from the end
-        above, below = (ctx.emit("is_zero", ctx.emit("shift", spread, offset=-(positions - k))) for k in (0, count))
-        hit = algebra.add(ctx, above, below).cast(values.dtype)
+    else:
+        hit = ctx.emit("is_zero", ctx.emit("shift", spread, offset=-positions)).cast(values.dtype)
+        if behind(ctx, ctx.builder.nodes[spread.name], ("reshape",)).op != "arg_max":  # one below 0 counts from the end
+            below = ctx.emit("is_zero", ctx.emit("shift", spread, offset=count - positions))
+            hit = algebra.add(ctx, hit, below)
     return algebra.plus(ctx, algebra.times(ctx, hit, on - off), off)

@@ -100,7 +100,7 @@ def scatter_places(ctx: Context, base: Value, index: Variable, updates: Value) -
 
 def _coordinates(ctx: Context, index: Variable) -> list[Tensor | Node] | None:
     """Per coordinate its constant values, or the node of the one number that all share."""
-    node = _behind(ctx, ctx.builder.nodes[index.name], ("reshape",))
+    node = behind(ctx, ctx.builder.nodes[index.name], ("reshape",))
     if node.op != "concat" or node.attrs["axis"] != len(node.shape) - 1:
         return None
     layout = node.attrs.get("layout") or range(len(node.inputs))
@@ -109,14 +109,14 @@ def _coordinates(ctx: Context, index: Variable) -> list[Tensor | Node] | None:
         if isinstance(part, str):
             parts += ctx.builder.constants[node.params[part]].unbind(-1)
             continue
-        source = _behind(ctx, ctx.builder.nodes[node.inputs[part]], ("reshape", "expand"))
+        source = behind(ctx, ctx.builder.nodes[node.inputs[part]], ("reshape", "expand"))
         if source.size != 1 or ctx.builder.nodes[node.inputs[part]].shape[-1] != 1:
             return None
         parts.append(source)
     return parts
 
 
-def _behind(ctx: Context, node: Node, ops: tuple[str, ...]) -> Node:
+def behind(ctx: Context, node: Node, ops: tuple[str, ...]) -> Node:
     """The node before a chain of ops that only arrange numbers; a place that was found before ends the chain."""
     while node.op in ops and node.name not in ctx.places:
         node = ctx.builder.nodes[node.inputs[0]]
