@@ -24,19 +24,22 @@ def watching(options: Options, title: str) -> Iterator[Watch | None]:
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.live import Live
+        from rich.text import Text
 
         with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
-            yield lambda event: live.update(line(event, title, options.timeout))
+            yield lambda event: live.update(
+                Text(line(event, title, options.timeout), no_wrap=True, overflow="ellipsis")
+            )
     else:
         yield _plain(options, title)
 
 
 def line(event: Progress, title: str, timeout: float | None) -> str:
-    """The worst open bound and the share proved come first: the number of domains has no end."""
+    """The worst open bound and the share proved come first: the number of domains has no end, and lines are cut."""
     limit = "" if timeout is None else f"/{_clock(timeout)}"
     return (
-        f"{title}   worst bound {event.worst:+.4g}   proved {event.proved_share:.1%}   open {event.open:,}   "
-        f"done {event.done:,}   {event.boxes_per_second:,.0f} boxes/s   {_clock(event.seconds)}{limit}"
+        f"worst bound {event.worst:+.4g}   proved {event.proved_share:.1%}   open {event.open:,}   "
+        f"done {event.done:,}   {event.boxes_per_second:,.0f} boxes/s   {_clock(event.seconds)}{limit}   {title}"
     )
 
 

@@ -89,7 +89,7 @@ def test_progress(small: Path, capsys: Capture) -> None:
     from verif.bab import Progress
 
     event = Progress(open=12480, done=96210, worst=-0.0213, proved_share=0.25, boxes_per_second=3200.0, seconds=87.0)
-    expected = "p   worst bound -0.0213   proved 25.0%   open 12,480   done 96,210   3,200 boxes/s   01:27/02:00"
+    expected = "worst bound -0.0213   proved 25.0%   open 12,480   done 96,210   3,200 boxes/s   01:27/02:00   p"
     assert line(event, "p", 120) == expected
     with watching(Options(), "p") as watch:
         assert watch is None  # stderr is no terminal here
