@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker
 from verif.bounds import Engine, Pass
 from verif.clauses import ClauseTable
+from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
 
@@ -116,7 +117,9 @@ class Search:
     def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:
         """Clip the boxes, cut each along its most promising axis and push the halves."""
         scores = self.scores(gaps, result, atoms)
-        domains = self.clip(domains, result)
+        domains, alive = self.clip(domains, result)
+        self.proved += float(domains.share[~alive].sum())
+        domains, scores = domains.where(alive), scores[alive]
         width = domains.upper - domains.lower
         middle = domains.lower + width / 2
         splittable = (middle > domains.lower) & (middle < domains.upper)
@@ -146,16 +149,22 @@ class Search:
         slopes = slopes.clamp(min=0.01 * slopes.amax(-1, keepdim=True))
         return torch.einsum("bs,bsn->bn", weight, slopes)
 
-    def clip(self, domains: Domains, result: Pass) -> Domains:
-        """Shrink boxes to where their only clause may hold (regions of one clause; others stay)."""
+    def clip(self, domains: Domains, result: Pass) -> tuple[Domains, Tensor]:
+        """Cut boxes to where their only clause may hold, and say which may still hold it, (N,) (regions of one clause;
+        others stay as they are).
+        """
         ids, _ = self.table.clause_ids(domains.region)
         if ids.shape[1] != 1 or ids.shape[2] != 1 or self.query.property.center is not None:
-            return domains
+            return domains, torch.ones(len(domains), dtype=torch.bool)
         atoms, used = self.table.atoms[ids[:, 0, 0]], self.table.used[ids[:, 0, 0]]
         box = torch.arange(len(domains))[:, None]
-        self.lower_bound = min(self.lower_bound, 0.0)  # what is cut off is refuted by a margin that is not kept
         limit = torch.where(used, self.table.thresholds[ids[:, 0, 0]], math.inf).to(result.bias.dtype)
-        return domains.clip(result.slopes[box, atoms], result.bias[box, atoms], limit)
+        rows = Rows(result.slopes[box, atoms], result.bias[box, atoms], limit)
+        lower, upper, empty = shrink(domains.lower, domains.upper, rows)
+        if rows.bias.shape[1] > 1:
+            empty = empty | combined(lower, upper, rows)
+        self.lower_bound = min(self.lower_bound, 0.0)  # what is cut off is refuted by a margin that is not kept
+        return replace(domains, lower=lower, upper=upper), ~empty
 
     def resize(self, size: int, seconds: float) -> None:
         """Grow batches while they are quick, shrink them when they are slow."""

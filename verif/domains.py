@@ -49,25 +49,3 @@ class Domains:
         kept = self.where(mask)
         for f in fields(self):
             setattr(self, f.name, getattr(kept, f.name))
-
-    def clip(self, slopes: Tensor, bias: Tensor, limit: Tensor) -> Domains:
-        """Shrink each box to where slopes . x + bias <= limit can hold for every row (Clip-and-Verify, 2024).
-
-        slopes (N, S, n), bias and limit (N, S). A row that cannot hold anywhere leaves the box as it is.
-        """
-        least = torch.minimum(slopes * self.lower[:, None], slopes * self.upper[:, None])
-        room = (limit - bias - least.sum(-1))[..., None] + least  # what slope_j x_j may be at most
-        slack = 1e-5 * (room.abs() + least.abs().sum(-1, keepdim=True) + bias.abs()[..., None])
-        room = room + slack
-        edge = room / torch.where(slopes == 0, torch.ones_like(slopes), slopes)
-        usable = edge.isfinite()
-        upper = torch.where((slopes > 0) & usable, edge, torch.inf).amin(1).minimum(self.upper)
-        lower = torch.where((slopes < 0) & usable, edge, -torch.inf).amax(1).maximum(self.lower)
-        fine = (lower <= upper).all(-1, keepdim=True)
-        return Domains(
-            torch.where(fine, lower, self.lower),
-            torch.where(fine, upper, self.upper),
-            self.region,
-            self.worst,
-            self.share,
-        )

@@ -97,7 +97,7 @@ class Engine:
             last = (rows if rows.dim() == 3 else rows[None]).reshape(-1, rows.shape[-2], *self.graph[self.output].shape)
         lower, slopes, bias = state.final(self.output, last)
         if rows is None:
-            lower = lower.maximum(state.intervals[self.output].lower.flatten(1))
+            lower = lower.maximum(state.intervals[self.output].lower.reshape(len(lower), -1))
         return Pass(lower, slopes, bias, state.intervals, state.relaxations)
 
 
@@ -165,12 +165,12 @@ class _State:
         """Backward bounds of the entries of node `name` in `mask` (B, *N), met with those at hand."""
         self.swept.add(name)
         held = self.intervals[name]
-        flat = mask.flatten(1)
+        flat = mask.reshape(len(mask), -1)
         counts = flat.sum(1)
         total, union = int(counts.sum()), flat.any(0).nonzero()[:, 0]
         if total == 0:
             return
-        lower, upper = held.lower.flatten(1).clone(), held.upper.flatten(1).clone()
+        lower, upper = held.lower.reshape(flat.shape).clone(), held.upper.reshape(flat.shape).clone()
         limit = max(1, self.engine.limit(lower, name) // 2)
         if self.engine.is_map(name):
             owners, entries = _by_pixel(flat, self.engine.graph[name].shape)
