@@ -15,6 +15,8 @@ from torch import Tensor
 from graphs import Graph
 from verif.clauses import ClauseTable
 
+LAST = 2e-3  # the last step of a descent as a share of the first
+
 
 @dataclass(frozen=True)
 class Attacker:
@@ -43,7 +45,7 @@ class Attacker:
         for step in range(budget.steps):
             if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
                 break
-            rate = budget.rate * (1 - step / budget.steps) + 0.005
+            rate = budget.rate * LAST ** (step / budget.steps)
             points = self.project(points - rate * width * self._direction(points, region, target), region)
             gap = self.gap(points, region)
             better = gap < best_gap
@@ -55,10 +57,14 @@ class Attacker:
         with torch.enable_grad():
             variable = points.detach().requires_grad_()
             (atoms,) = self.graph(variable)
-            gaps, _ = self.table.gaps(atoms, region)
-            count = gaps.isfinite().sum(-1).clamp(min=1)
-            chosen = gaps.gather(-1, (target[:, None] % count)[..., None]).squeeze(-1).amax(-1)
-            (gradient,) = torch.autograd.grad(torch.where(chosen.isfinite(), chosen, 0.0).sum(), variable)
+            excess, _, there = self.table.excess(atoms, region)
+            count = there.sum(-1).clamp(min=1)
+            clause = (target[:, None] // 2 % count)[..., None, None].expand(-1, -1, 1, excess.shape[-1])
+            chosen = excess.gather(2, clause).squeeze(2)
+            # Half of the points lower the worst atom, the others the sum of all that fail.
+            worst, total = chosen.amax(-1), chosen.clamp(min=0).sum(-1)
+            loss = torch.where(target[:, None] % 2 == 0, worst, total).amax(-1)
+            (gradient,) = torch.autograd.grad(torch.where(loss.isfinite(), loss, 0.0).sum(), variable)
         return torch.nan_to_num(gradient).sign()
 
 

@@ -47,17 +47,22 @@ class ClauseTable:
         a clause that is not there has gap +inf, one without atoms -inf. NaN values count as -inf (nothing known).
         A strict atom fails already at equality (gap TINY). `slack` (B, M) is taken off the values first.
         """
+        excess, atoms, there = self.excess(values, region, slack)
+        gap, best = excess.max(-1)
+        return torch.where(there, gap, math.inf), atoms.gather(-1, best[..., None]).squeeze(-1)
+
+    def excess(self, values: Tensor, region: Tensor, slack: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Per atom: value minus threshold (B, F, C, K), -inf where there is no atom; the atoms (B, F, C, K); and which
+        clauses are there (B, F, C). See `gaps`.
+        """
         ids, there = self.clause_ids(region)
         atoms, used = self.atoms[ids], self.used[ids]
         box = torch.arange(len(values))[:, None, None, None]
-        picked = values.double()[box, atoms]
-        excess = picked - self.thresholds[ids]
+        excess = values.double()[box, atoms] - self.thresholds[ids]
         if slack is not None:
             excess = excess - slack.double()[box, atoms]
         excess = torch.where(self.strict[ids] & (excess == 0), TINY, excess)
-        excess = torch.where(used & ~excess.isnan(), excess, -math.inf)
-        gap, best = excess.max(-1)
-        return torch.where(there, gap, math.inf), atoms.gather(-1, best[..., None]).squeeze(-1)
+        return torch.where(used & ~excess.isnan(), excess, -math.inf), atoms, there
 
     @staticmethod
     def worst(gaps: Tensor) -> Tensor:

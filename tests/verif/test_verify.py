@@ -192,7 +192,9 @@ def test_bounds_that_are_nan_or_infinite_never_make_a_verdict(monkeypatch: pytes
             Engine,
             "bound",
             lambda self, *args, bad=bad, **more: replace(
-                found := original(self, *args, **more), lower=torch.full_like(found.lower, bad)
+                found := original(self, *args, **more),
+                lower=torch.full_like(found.lower, bad),
+                bias=torch.full_like(found.bias, bad),
             ),
         )
         assert verify(graph, property, timeout=1.0).verdict in (Verdict.TIMEOUT, Verdict.UNKNOWN)
