@@ -18,7 +18,7 @@ from torch import Tensor
 from relaxations.rule import Call, Interval
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
-from relaxations.scalar.solve import root
+from relaxations.scalar.solve import root, where_needed
 
 Map = Callable[[Tensor], Tensor]
 
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     """A stretch of the axis on which f' rises (`bend` 1), falls (-1) or stays (0); its ends may differ by entry.
 
     `df` is f' there, up to and including both ends; `inverse` solves f'(x) = k on it in closed form (only where f' is
-    strictly monotone), and may return anything where there is no solution.
+    strictly monotone), and may return anything where there is no solution. Both work on any selection of entries.
     """
 
     start: float | Tensor
@@ -162,13 +162,14 @@ class CurveRule(ScalarRule):
 
     def _contacts(self, call: Call, box: Interval, valley: Piece, side: int) -> tuple[Tensor, Tensor]:
         """Where the lines from the two ends of the box touch the valley; the ends themselves if they lie in it."""
-        first, last = torch.as_tensor(valley.start), torch.as_tensor(valley.end)
-        ends = first, last
-        if bool((box.lower < ends[0]).any()):
-            first = torch.where(box.lower < ends[0], self._contact(call, box.lower, valley, side), first)
-        if bool((box.upper > ends[1]).any()):
-            last = torch.where(box.upper > ends[1], self._contact(call, box.upper, valley, side), last)
-        return first, last
+        start, end = torch.as_tensor(valley.start), torch.as_tensor(valley.end)
+
+        def touching(anchor: Tensor, start: Tensor, end: Tensor) -> Tensor:
+            return self._contact(call, anchor, valley._replace(start=start, end=end), side)
+
+        convex = start < end
+        first = where_needed(convex & (box.lower < start), touching, start, box.lower, start, end)
+        return first, where_needed(convex & (box.upper > end), touching, end, box.upper, start, end)
 
     def _contact(self, call: Call, anchor: Tensor, valley: Piece, side: int) -> Tensor:
         """The point of the valley whose tangent goes through the graph at the anchor, which lies outside of it."""
@@ -182,7 +183,7 @@ class CurveRule(ScalarRule):
 
             return root(above, start, end)
         x = torch.where(right, end, start)
-        for _ in range(7):  # Newton's method on the slope: its steps are secants, from one side after the first
+        for _ in range(6):  # Newton's method on the slope: its steps are secants, from one side after the first
             secant = (height - side * self.f(call, x)) / (anchor - x)
             following = valley.inverse(side * secant)
             x = torch.where(following.isnan(), x, following).maximum(start).minimum(end)
@@ -208,9 +209,12 @@ def _derivative(pieces: Sequence[Piece], x: Tensor) -> Tensor:
 
 def _solve(piece: Piece, k: Tensor, side: int, start: Tensor, end: Tensor) -> Tensor:
     """About where F' = k in [start, end], on which F' rises; an end where F' does not reach k."""
-    if piece.inverse is None:
-        return root(lambda x: side * piece.df(x) - k, start, end)
-    x = piece.inverse(side * k)
-    x = torch.where(x.isnan(), start, x).minimum(end).maximum(start)
-    x = torch.where(side * piece.df(start) >= k, start, x)
-    return torch.where(side * piece.df(end) <= k, end, x)
+    low, high = side * piece.df(start) >= k, side * piece.df(end) <= k
+
+    def inside(k: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        if piece.inverse is None:
+            return root(lambda x: side * piece.df(x) - k, start, end)
+        x = piece.inverse(side * k)
+        return torch.where(x.isnan(), start, x).maximum(start).minimum(end)
+
+    return where_needed(~(low | high), inside, torch.where(low, start, end), k, start, end)

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 
-def root(h: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, steps: int = 24) -> Tensor:
+def where_needed(needed: Tensor, solve: Callable[..., Tensor], otherwise: Tensor, *args: Tensor) -> Tensor:
+    """solve(*args) on the entries that need it (the others are not computed), else `otherwise`."""
+    if not bool(needed.any()):
+        return otherwise
+    found = solve(*(arg.expand(needed.shape)[needed] for arg in args))
+    return otherwise.expand(needed.shape).masked_scatter(needed, found)
+
+
+def root(h: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, steps: int = 20) -> Tensor:
     """About where the increasing function h changes sign in [a, b]; the end nearest to it where it does not.
 
     Secant steps and bisections in turn: bisections bound the work, secants give the last digits (the error falls like
