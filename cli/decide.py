@@ -100,6 +100,8 @@ def solve(
 
     _require_device(options.device)
     query = compile_query(property, networks)
+    if isinstance(networks, Mapping):
+        _require_declared(networks, query)
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     title = stem(property) if isinstance(property, Path) else "local robustness"
     with watching(options, title) as watch:
@@ -153,3 +155,14 @@ def _require_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:
         cause = str(error).split("\n")[0]
         raise UsageError("C112", f"torch cannot use the device '{name}'", notes=[cause], help="--device cpu") from None
+
+
+def _require_declared(given: Mapping[str, Path], query: Query) -> None:
+    """A network given by name must be one that the query declares; VNN-LIB 1.0 declares none, then any name will do."""
+    declared = [network.name for network in query.networks]
+    for name in given:
+        if "" not in declared and name not in declared:
+            note = f"declared: {', '.join(declared)}"
+            raise UsageError(
+                "C113", f"the query declares no network '{name}'", notes=[note], help="--network NAME=FILE"
+            )

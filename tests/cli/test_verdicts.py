@@ -156,23 +156,107 @@ def test_a_batch_survives_a_crash(small: Path, capsys: Capture, monkeypatch: pyt
     assert (small / "results.csv").read_text().split(",")[4] == "error"
 
 
+SECOND = """(vnnlib-version <2.0>)
+(declare-network f
+  (declare-input X float32 [1,2])
+  (declare-output Y float32 [1,1])
+)
+(assert (and (<= X[0,0] 1.0) (>= X[0,0] 0.0) (<= X[0,1] 1.0) (>= X[0,1] 0.0)))
+(assert (>= Y[0,0] 2.5))
+"""
+UNBOUNDED = """(declare-const X_0 Real)
+(declare-const X_1 Real)
+(declare-const Y_0 Real)
+(assert (and (>= X_0 0) (<= X_0 1) (>= X_1 0)))
+(assert (>= Y_0 2.5))
+"""
+
+
+@pytest.fixture
+def bad(small: Path) -> Path:
+    """The folder with everything that can be wrong with a file."""
+    raw = (small / "model.onnx").read_bytes()
+    (small / "half.onnx").write_bytes(raw[: len(raw) // 2])
+    (small / "nothing.onnx").write_bytes(b"")
+    (small / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    model(small / "odd.onnx", op="Hardmax")
+    model(small / "nan.onnx", bias=float("nan"))
+    (small / "two.vnnlib").write_text(property_text("(assert (>= Y_1 2.5))", outputs=2))
+    (small / "syntax.vnnlib").write_text(property_text("(assert (>= Y_0 )"))
+    (small / "unbounded.vnnlib").write_text(UNBOUNDED)
+    (small / "second.vnnlib").write_text(SECOND)
+    (small / "double.vnnlib").write_text(SECOND.replace("float32", "float64"))
+    (small / "wide.vnnlib").write_text(SECOND.replace("X float32 [1,2]", "X float32 [1,3]"))
+    (small / "typo.vnnlib").write_text(SECOND.replace("(assert (>=", "(asert (>="))
+    return small
+
+
 BAD = {
-    "no device": ("model.onnx holds.vnnlib --device abacus", "error[C112]: torch cannot use the device 'abacus'\n"),
+    "no device": (
+        "model.onnx holds.vnnlib --device abacus",
+        "error[C112]: torch cannot use the device 'abacus'\n  note: ",
+    ),
     "truncated model": (
         "half.onnx holds.vnnlib",
-        "error[G102]: the file is not an ONNX model, or it is truncated\n  --> half.onnx\n",
+        "error[G102]: the file is not an ONNX model, or it is truncated\n  --> half.onnx\n  note: it has 104 bytes\n"
+        "  help: export or download the model again\n",
+    ),
+    "empty model": (
+        "nothing.onnx holds.vnnlib",
+        "error[G102]: the model file is empty\n  --> nothing.onnx\n  help: export or download the model again\n",
     ),
     "git-lfs pointer": (
         "pointer.onnx holds.vnnlib",
-        "error[G103]: this is a git-lfs pointer, not a model\n  --> pointer.onnx\n",
+        "error[G103]: this is a git-lfs pointer, not a model\n  --> pointer.onnx\n"
+        "  note: oid sha256:00\n  note: size 12\n"
+        "  help: fetch the real file with `git lfs pull`\n",
     ),
-    "operator without a meaning": ("odd.onnx holds.vnnlib", "error[G203]: no converter for operator 'Hardmax'\n"),
-    "NaN weights": ("nan.onnx holds.vnnlib", "error[G104]: tensor 'offset' holds NaN or infinite numbers\n"),
+    "operator without a meaning": (
+        "odd.onnx holds.vnnlib",
+        "error[G203]: no converter for operator 'Hardmax'\n  --> odd.onnx, node '/act' (Hardmax, opset 17)\n"
+        "  help: add one in graphs/onnx/converters (docs/add-an-op.md), or re-export the model\n",
+    ),
+    "NaN weights": (
+        "nan.onnx holds.vnnlib",
+        "error[G104]: tensor 'offset' holds NaN or infinite numbers\n  --> nan.onnx, initializer 'offset'\n"
+        "  note: 1 of its 1 numbers, shape [1]\n"
+        "  help: train or export the model again; no bound exists for such weights\n",
+    ),
     "sizes differ": (
         "model.onnx two.vnnlib",
-        "error[P104]: the property declares 2 outputs (Y_0 ...), the network has 1\n  --> two.vnnlib\n",
+        "error[P104]: the property declares 2 outputs (Y_0 ...), the network has 1\n  --> two.vnnlib\n  note: ",
     ),
-    "syntax": ("model.onnx syntax.vnnlib", "error[P101]: "),
+    "shapes differ": (
+        "model.onnx wide.vnnlib",
+        "error[P104]: 'X' is declared as [1, 3], the network's input 'x' is [1, 2]\n  --> wide.vnnlib\n",
+    ),
+    "types differ": (
+        "model.onnx double.vnnlib",
+        "error[P105]: 'X' is declared as float64, the network's input 'x' is float32\n  --> double.vnnlib\n",
+    ),
+    "syntax": (
+        "model.onnx syntax.vnnlib",
+        "error[P101]: expected a number, a variable or an arithmetic term, found ')'\n  --> syntax.vnnlib:8:17\n",
+    ),
+    "syntax of 2.0": ("model.onnx typo.vnnlib", "error[P101]: syntax error: unexpected '('\n  --> typo.vnnlib:7:1\n"),
+    "unbounded input": (
+        "model.onnx unbounded.vnnlib",
+        "error[P106]: the input X_1 has no upper bound\n  --> unbounded.vnnlib\n  note: 1 of 2 inputs lack a bound\n"
+        "  help: (assert (<= X_1 1.0))\n",
+    ),
+    "a name that is not declared": (
+        "second.vnnlib --network g=model.onnx",
+        "error[C113]: the query declares no network 'g'\n  note: declared: f\n  help: --network NAME=FILE\n",
+    ),
+    "a network too many": (
+        "second.vnnlib --network f=model.onnx --network g=model.onnx",
+        "error[P109]: the query declares no network 'g'\n  --> second.vnnlib\n  note: declared: f\n",
+    ),
+    "two networks for one": (
+        "holds.vnnlib --network f=model.onnx --network g=model.onnx",
+        "error[P109]: a VNN-LIB 1.0 property is about one network, 2 are given\n"
+        "  --> holds.vnnlib\n  note: given: f, g\n",
+    ),
     "no counterexample": (
         "replay model.onnx holds.vnnlib holds.vnnlib",
         "error[P111]: this is no counterexample: it gives no X_0\n  --> holds.vnnlib\n",
@@ -181,20 +265,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files(name: str, small: Path, capsys: Capture) -> None:
-    """The message starts as it should, stdout stays empty, nothing is written; exit code 2."""
+def test_bad_files(name: str, bad: Path, capsys: Capture) -> None:
+    """The message is as it should be, stdout stays empty, nothing is written; exit code 2."""
     line, message = BAD[name]
-    raw = (small / "model.onnx").read_bytes()
-    (small / "half.onnx").write_bytes(raw[: len(raw) // 2])
-    (small / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
-    model(small / "odd.onnx", op="Hardmax")
-    model(small / "nan.onnx", bias=float("nan"))
-    (small / "two.vnnlib").write_text(property_text("(assert (>= Y_1 2.5))", outputs=2))
-    (small / "syntax.vnnlib").write_text(property_text("(assert (>= Y_0 )"))
-    before = {path.name: path.read_bytes() for path in small.iterdir()}
+    before = {path.name: path.read_bytes() for path in bad.iterdir()}
     command = line.split()
     assert run(command if command[0] == "replay" else [*command, "--json", "out.json"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(message)
-    assert {path.name: path.read_bytes() for path in small.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in bad.iterdir()} == before
+
+
+def test_an_empty_input_set_is_no_error(small: Path, capsys: Capture) -> None:
+    (small / "empty.vnnlib").write_text(property_text("(assert (>= X_0 2.0))\n(assert (>= Y_0 0.0))"))
+    assert run(["model.onnx", "empty.vnnlib"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("HOLDS     model x empty   ")
+    assert second == "  warning  the input set is empty: X_0 >= 2.0 and X_0 <= 1.0"

@@ -42,7 +42,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     shutil.copytree(ROOT / "cases", tmp_path / "cases", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     monkeypatch.chdir(tmp_path)
     for kind, block in blocks(page):
-        if kind == "python" and page.name != "CONTRIBUTING.md":
+        if kind == "python":
             exec(compile(block, page.name, "exec"), {})
             capsys.readouterr()
         for command, expected in commands(block) if kind == "console" else ():
