@@ -31,7 +31,7 @@ def verdict_line(result: Result, title: str) -> str:
     parts = [f"{result.verdict.name:<8}  {title}"]
     if result.verdict is Verdict.VIOLATED:
         parts.append("counterexample replayed")
-    elif result.lower_bound is not None and math.isfinite(result.lower_bound):
+    elif result.lower_bound and math.isfinite(result.lower_bound):  # 0 says nothing (see Result)
         parts.append(f"lower bound {result.lower_bound:+.4g}")
     parts += [f"{result.domains:,}".replace(",", " ") + (" domain" if result.domains == 1 else " domains")]
     return "   ".join([*parts, f"{result.seconds:.2f} s"])
