@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relaxations.affine import AffineRelaxation, Selection
+from relaxations.affine import AffineRelaxation, Selection, spread
 from relaxations.rule import Call, Relaxation
 from relaxations.scalar.lines import ScalarLines
+from relaxations.sets import Box
 
 WORTHWHILE = 0.6  # share of a map from which a window is no gain
 
@@ -149,7 +150,8 @@ def pull(relaxation: Relaxation, rows: Window, owner: Tensor | None) -> tuple[tu
     if isinstance(relaxation, ScalarLines):
         view = rows.view(owner)
         fields = (relaxation.lower_slope, relaxation.lower_bias, relaxation.upper_slope, relaxation.upper_bias)
-        local = ScalarLines(*(None if f is None else view.read(f) for f in fields))  # type: ignore[arg-type]
+        maps = (None if f is None else f.reshape(-1, *rows.shape) for f in fields)
+        local = ScalarLines(*(None if m is None else view.read(m) for m in maps))  # type: ignore[arg-type]
         (pulled,), bias = local.pull(rows.rows)
         return (Window(pulled, rows.corner, rows.shape, True),), bias
     if isinstance(relaxation, AffineRelaxation):
@@ -165,7 +167,7 @@ def _conv(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...
     if not _plain(call, shape) or not _gains(size, shape):
         return None
     rows = rows.cleaned()
-    back = F.conv_transpose2d(rows.rows.flatten(0, 1), weight, None, tuple(a["stride"]))
+    back = spread(rows.rows.flatten(0, 1), weight, tuple(a["stride"]))
     corner = rows.corner * torch.tensor(tuple(a["stride"])) - torch.tensor(tuple(a["padding"]))
     bias = call.params.get("bias")
     offset = rows.rows.new_zeros(rows.rows.shape[:2]) if bias is None else rows.rows.sum((3, 4)) @ bias
@@ -178,6 +180,19 @@ def _add(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...]
     return (rows, rows), rows.rows.new_zeros(rows.rows.shape[:2])
 
 
+def _flatten(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...], Tensor] | None:
+    """A map that is its input in another shape: the windows stay."""
+    return (rows,), rows.rows.new_zeros(rows.rows.shape[:2])
+
+
+def minimize(box: Box, rows: Window, owner: Tensor | None) -> Tensor:
+    """Minimum over each box of windows on its flat input, (R, T); `owner` as in `Window.view`."""
+    view = rows.view(owner)
+    center, radius = (view.read(x.reshape(-1, *rows.shape)).flatten(1).unsqueeze(2) for x in (box.center, box.radius))
+    flat = rows.rows.flatten(2)
+    return (flat @ center - flat.abs() @ radius).squeeze(2)
+
+
 def _plain(call: Call, shape: Sequence[int]) -> bool:
     a = call.attrs
     return len(shape) == 4 and shape[0] == 1 and a.get("groups", 1) == 1 and tuple(a["dilation"]) == (1, 1)
@@ -188,4 +203,4 @@ def _gains(size: Sequence[int], shape: Sequence[int]) -> bool:
 
 
 _Handler = Callable[[AffineRelaxation, Window], "tuple[tuple[Window, ...], Tensor] | None"]
-_AFFINE: dict[str, _Handler] = {"conv": _conv, "add": _add}
+_AFFINE: dict[str, _Handler] = {"conv": _conv, "add": _add, "reshape": _flatten}

@@ -17,9 +17,10 @@ from torch import Tensor
 from graphs import Graph
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
-from relaxations import RULES, Affine, Call, Interval, Relaxation
+from relaxations import RULES, Affine, Call, Interval, Relaxation, windows
 from relaxations.affine import AffineRelaxation, Selection
 from relaxations.sets import Box, InputSet
+from relaxations.windows import Window
 from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Given, Sweep
 
@@ -238,7 +239,13 @@ class _State:
         if time.monotonic() > self.deadline:
             raise OutOfTime
         like = self.intervals[self.engine.source].lower
-        slopes, bias = Sweep(self.engine.graph, self.relaxations, owner, like, both=both).run(at, rows)
+        found, bias = Sweep(self.engine.graph, self.relaxations, owner, like, both=both).run(at, rows)
+        if isinstance(found, Window):
+            if both and isinstance(self.region, Box):  # an intermediate bound: nobody asks for its slopes
+                lower = bias + windows.minimize(self.region, found, owner)
+                return torch.where(lower.isnan(), -math.inf, lower), lower, bias
+            found = found.dense()
+        slopes = found.flatten(2)
         boxes = max(len(like) if owner is None else len(owner), len(slopes))
         slopes, bias = slopes.expand(boxes, *slopes.shape[1:]), bias.expand(boxes, *bias.shape[1:])
         lower = bias + self.region.minimize(slopes, owner)

@@ -43,8 +43,8 @@ class Sweep:
         self.terms: dict[str, Rows] = {}
         self.bias = like.new_zeros(1, 1)
 
-    def run(self, at: str, rows: Given) -> tuple[Tensor, Tensor]:
-        """Pull `rows` on node `at` back to the input: rows (B or 1, S, n) and bias (B or 1, S)."""
+    def run(self, at: str, rows: Given) -> tuple[Tensor | Window, Tensor]:
+        """Pull `rows` on node `at` back to the input: rows (B or 1, S, n) or windows, and bias (B or 1, S)."""
         lead = rows.lead if isinstance(rows, Selection) else (rows.shape[0], rows.shape[1])
         self.terms, self.bias = {at: rows}, self.like.new_zeros(lead)
         for name in reversed(list(self.graph.nodes)):
@@ -56,7 +56,7 @@ class Sweep:
         final = self.terms.get(source)
         if final is None:
             return self.like.new_zeros(*self.bias.shape, self.graph[source].size), self.bias
-        return self._dense(source, final).flatten(2), self.bias
+        return final if isinstance(final, Window) else self._dense(source, final), self.bias
 
     def _visit(self, name: str) -> None:
         relaxation = self.relaxations[name]
@@ -102,7 +102,7 @@ class Sweep:
 
     def _dense(self, name: str, rows: Rows) -> Tensor:
         if isinstance(rows, Window):
-            return rows.dense()
+            return rows.dense().reshape(*rows.rows.shape[:2], *self.graph[name].shape)
         return rows.dense(self.like, self.graph[name].shape) if isinstance(rows, Selection) else rows
 
     def _negate(self) -> None:
