@@ -167,7 +167,7 @@ def _conv(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...
     if not _plain(call, shape) or not _gains(size, shape):
         return None
     rows = rows.cleaned()
-    back = spread(rows.rows.flatten(0, 1), weight, tuple(a["stride"]))
+    back = spread(rows.rows.flatten(0, 1), weight, tuple(a["stride"]), (0, 0), tuple(size))
     corner = rows.corner * torch.tensor(tuple(a["stride"])) - torch.tensor(tuple(a["padding"]))
     bias = call.params.get("bias")
     offset = rows.rows.new_zeros(rows.rows.shape[:2]) if bias is None else rows.rows.sum((3, 4)) @ bias
