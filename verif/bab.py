@@ -18,6 +18,7 @@ from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
 
+ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
 ROUNDING = 128.0  # a float bound counts only beyond this many units in the last place of its terms
 
 
@@ -58,6 +59,7 @@ class Search:
     proved: float = 0.0
     lower_bound: float = math.inf
     started: float = field(default_factory=time.monotonic)
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def run(self) -> Iterator[Progress | Candidate]:
         """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
@@ -65,12 +67,17 @@ class Search:
             begun = time.monotonic()
             batch = self.domains.pop(self.batch)
             size = len(batch)
+            self.share_work(size)
             gaps, result, survivors, atoms = self.bound(batch)
             if len(survivors):
                 yield from self.candidates(survivors, result, atoms)
                 self.split(survivors, gaps, result, atoms)
             self.resize(size, time.monotonic() - begun)
             yield self.progress()
+
+    def share_work(self, size: int) -> None:
+        """Use one thread for `size` boxes or points of a small network, all of them for more."""
+        torch.set_num_threads(1 if size * self.engine.widest < ALONE else self.threads)
 
     def region_set(self, domains: Domains, dtype: torch.dtype) -> InputSet:
         """The input sets of domains: their boxes, met with their region's ball if it has one."""

@@ -80,8 +80,12 @@ def verify(
         if given is None:
             raise TypeError("verify() needs a model, or networks by name")
         query = compile_query(property, given)
-    with torch.device(device):
-        return Run(query, started, timeout, seed, on_event).result()
+    threads = torch.get_num_threads()
+    try:
+        with torch.device(device):
+            return Run(query, started, timeout, seed, on_event).result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass
@@ -94,7 +98,7 @@ class Run:
     seed: int = 0
     on_event: OnEvent | None = None
     search: Search | None = field(default=None, init=False)
-    next_attack: float = field(default=0.0, init=False)
+    next_attack: float = field(default=0.4, init=False)
 
     @property
     def deadline(self) -> float:
@@ -114,7 +118,8 @@ class Run:
 
     def _decide(self) -> Result:
         search = self.search = self._search()
-        found = self._attack(search, 96, 12)
+        search.share_work(64)
+        found = self._attack(search, 64, 8)
         if found is not None:
             return found
         attacks = _intensity()
@@ -210,7 +215,8 @@ class Run:
 def _intensity() -> Iterator[tuple[int, int]]:
     """Growing attacks: (starts, steps)."""
     yield 128, 25
+    yield 512, 30
     for _ in range(3):
-        yield 256, 50
+        yield 256, 60
     while True:
         yield 512, 100
