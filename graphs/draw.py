@@ -63,9 +63,10 @@ def svg(graph: Graph) -> str:
 
 def _layers(graph: Graph) -> tuple[Layers, Links]:
     """Boxes by layer, and for each box those above it. An edge over several layers passes through empty boxes."""
-    depth: dict[str, int] = {}
-    for node in graph:
-        depth[node.name] = 1 + max((depth[name] for name in node.inputs), default=-1)
+    import networkx as nx
+
+    generations = nx.topological_generations(graph.networkx())
+    depth = {name: layer for layer, names in enumerate(generations) for name in names}
     layers: Layers = [[] for _ in range(1 + max(depth.values()))]
     links: Links = {}
     for node in graph:

@@ -78,10 +78,12 @@ class Budget:
 
 
 def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Starting points (D, count, n) in boxes (D, n): the centre, random corners, and uniform points."""
+    """Starting points (D, count, n) in boxes (D, n): the centre, random corners, points of faces, uniform."""
     size = (len(lower), count, lower.shape[1])
     unit = torch.rand(size, generator=generator, dtype=lower.dtype)
     unit[:, 1::3] = unit[:, 1::3].round()
+    edge = torch.rand(size, generator=generator, dtype=lower.dtype) < 0.5
+    unit[:, 2::3] = torch.where(edge, unit.round(), unit)[:, 2::3]
     unit[:, 0] = 0.5
     points = lower[:, None] + unit * (upper - lower)[:, None]
     return torch.minimum(torch.maximum(points, lower[:, None]), upper[:, None])

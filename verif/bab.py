@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from relaxations.sets import Ball, Box, InputSet, Meet
-from verif.attack import Attacker
+from verif.attack import Attacker, Budget
 from verif.bounds import Engine, Pass
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
@@ -19,6 +19,7 @@ from verif.domains import Domains
 from verif.query import Property, Query
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
+DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 ROUNDING = 128.0  # a float bound counts only beyond this many units in the last place of its terms
 
 
@@ -56,6 +57,7 @@ class Search:
     batch: int = 64
     done: int = 0
     unresolved: int = 0
+    attacked: float = 0.0
     proved: float = 0.0
     lower_bound: float = math.inf
     started: float = field(default_factory=time.monotonic)
@@ -85,7 +87,7 @@ class Search:
 
     def bound(self, batch: Domains) -> tuple[Tensor, Pass, Domains, Tensor]:
         """Bound a batch: per survivor its clause gaps, the pass, the domains and the deciding atoms, all filtered."""
-        result = self.engine.bound(self.region_set(batch, batch.lower.dtype), deadline=self.deadline)
+        result = self.passed(batch)
         slack = rounding(result, batch)
         gaps, atoms = self.table.gaps(result.lower, batch.region, slack)
         worst = self.table.worst(gaps)
@@ -104,6 +106,16 @@ class Search:
         kept = Pass(result.lower[keep], result.slopes[keep], result.bias[keep], result.intervals, result.relaxations)
         return gaps[keep], kept, batch.where(keep), atoms[keep]
 
+    def passed(self, batch: Domains) -> Pass:
+        """One pass over a batch; where whole passes are dear, first one with cheap intermediate bounds."""
+        region = self.region_set(batch, batch.lower.dtype)
+        if self.engine.heavy:
+            cheap = self.engine.bound(region, backward=False, deadline=self.deadline)
+            gaps, _ = self.table.gaps(cheap.lower, batch.region, rounding(cheap, batch))
+            if bool((self.table.worst(gaps) > 0).all()):
+                return cheap
+        return self.engine.bound(region, deadline=self.deadline)
+
     def confirm(self, domains: Domains) -> Tensor:
         """Gaps of domains in float64, (N,): for bounds too close to the threshold for float32."""
         result = self.exact.bound(self.region_set(domains, torch.float64), deadline=self.deadline)
@@ -111,13 +123,22 @@ class Search:
         return self.table.worst(gaps)
 
     def candidates(self, domains: Domains, result: Pass, atoms: Tensor) -> Iterator[Candidate]:
-        """Points worth a look: where the deciding linear bounds are lowest, and the centres."""
+        """Points worth a look: where the deciding linear bounds are lowest, the centres, and what a short descent makes
+        of the best of them (as long as descents take a small share of the time).
+        """
+        begun = time.monotonic()
         row = atoms[:, 0, 0]
         slopes = result.slopes[torch.arange(len(row)), row]
         corner = torch.where(slopes >= 0, domains.lower, domains.upper)
         points = torch.cat([corner, (domains.lower + domains.upper) / 2])
         region = domains.region.repeat(2)
         gap = self.attacker.gap(points, region)
+        if not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
+            best = torch.topk(gap, min(DESCENTS, len(gap)), largest=False).indices
+            width = 2 * (domains.upper - domains.lower).repeat(2, 1)[best]
+            points, region = points[best], region[best]
+            points, gap = self.attacker.descend(points, width, region, Budget(10, 0.25, self.deadline))
+            self.attacked += time.monotonic() - begun
         for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
             yield Candidate(points[index], int(region[index]))
 

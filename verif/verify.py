@@ -177,9 +177,6 @@ class Run:
         owner = regions.repeat_interleave(each)
         box = self._inner(regions)
         points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
-        near = open_domains.where(worst[: len(points) // 2])  # also from where the bounds are worst
-        points = torch.cat([points, (near.lower + near.upper) / 2])
-        owner = torch.cat([owner, near.region])
         budget = Budget(steps, 0.25, min(self.deadline, time.monotonic() + 5.0))
         points, gap = search.attacker.descend(points, self._inner(owner).width, owner, budget)
         for index in torch.nonzero(gap <= 0)[:8, 0].tolist():

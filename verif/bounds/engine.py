@@ -26,6 +26,7 @@ from verif.bounds.sweep import Given, Sweep
 
 FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
 CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level cache
+HEAVY = 3000  # entries that may need rows of their own, from which a pass without them is worth trying first
 ALONE = 1 / 16  # share of a chunk that a box's rows must fill to be swept without those of other boxes
 DENSE_SHARE = 0.6  # share of undecided entries from which all boxes get the same rows
 
@@ -53,6 +54,8 @@ class Engine:
         self.exact = exact_nodes(graph)
         self.affine = {node.name for node in graph if node.op != INPUT and OPS[node.op].kind is Kind.AFFINE}
         self.widest = max(node.size for node in graph)
+        bent = {i for node in graph if node.op != INPUT and node.name not in self.affine for i in node.inputs}
+        self.heavy = sum(graph[name].size for name in bent) > HEAVY
 
     def limit(self, like: Tensor, at: str | None = None) -> int:
         """How many rows (on node `at`) one chunk of a sweep may have."""
