@@ -58,12 +58,12 @@ class AffineRelaxation(Relaxation):
             if bias is None:
                 return flat.new_zeros(len(flat))
             if op == "linear":
-                rows = flat.flatten(1)
+                rows = flat.reshape(len(flat), -1)
                 return (rows if rows.shape[1] == len(bias) else rows.unflatten(1, (-1, len(bias))).sum(1)) @ bias
             return flat.flatten(3).sum((1, 3)) @ bias
         if not has_offset(self.call):
             return flat.new_zeros(len(flat))
-        return flat.flatten(1) @ self.constant(flat).flatten()
+        return flat.reshape(len(flat), -1) @ self.constant(flat).flatten()
 
     def constant(self, like: Tensor) -> Tensor:
         """f(0), with a batch axis of 1."""
@@ -236,7 +236,7 @@ def _slice(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
 
 def _pick(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
     back = flat.new_zeros(len(flat), math.prod(shapes[0]))
-    back.index_add_(1, call.params["index"].reshape(-1), flat.flatten(1))
+    back.index_add_(1, call.params["index"].reshape(-1), flat.reshape(len(flat), -1))
     return (back.reshape(len(flat), *shapes[0]),)
 
 

@@ -158,7 +158,7 @@ def gather(x: Tensor, *, index: Tensor, axis: int) -> Tensor:
 @op(Kind.AFFINE, monotone=True)
 def pick(x: Tensor, *, index: Tensor) -> Tensor:
     """Entries of the flattened sample by a constant integer tensor; the result has its shape."""
-    return x.flatten(1).index_select(1, index.reshape(-1)).reshape(x.shape[0], *index.shape)
+    return x.reshape(x.shape[0], -1).index_select(1, index.reshape(-1)).reshape(x.shape[0], *index.shape)
 
 
 @op(Kind.AFFINE, monotone=True)
@@ -200,8 +200,8 @@ def select(x: Tensor, y: Tensor, *, mask: Tensor) -> Tensor:
 @op(Kind.AFFINE, monotone=True)
 def scatter(x: Tensor, updates: Tensor, *, index: Tensor) -> Tensor:
     """x with the entries at constant flat positions (no position twice) replaced by `updates`, in order."""
-    flat = x.flatten(1).clone()
-    flat[:, index.reshape(-1)] = updates.flatten(1)
+    flat = x.reshape(x.shape[0], -1).clone()
+    flat[:, index.reshape(-1)] = updates.reshape(x.shape[0], -1)
     return flat.reshape(x.shape)
 
 

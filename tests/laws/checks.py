@@ -111,10 +111,15 @@ def at(form: Affine, z: Tensor) -> tuple[Tensor, Tensor]:
     return (form.lower_slope * weight).sum(1) + form.lower_bias, (form.upper_slope * weight).sum(1) + form.upper_bias
 
 
+def flat(x: Tensor) -> Tensor:
+    """All axes after the first two as one, also where there are none."""
+    return x.reshape(*x.shape[:2], -1)
+
+
 def size_at(form: Affine, z: Tensor) -> Tensor:
     """The size of the terms of both bounds at z."""
     slopes = form.lower_slope.abs() + form.upper_slope.abs()
-    return slopes.flatten(2).sum(1).reshape(form.lower_bias.shape) + form.lower_bias.abs() + form.upper_bias.abs()
+    return flat(slopes).sum(1).reshape(form.lower_bias.shape) + form.lower_bias.abs() + form.upper_bias.abs()
 
 
 def relaxed(

@@ -55,6 +55,8 @@ ROWS = [
     Row("mean", (_values(2, 3, 2),), {}, {"axes": (1,)}),
     Row("cumsum", (_values(2, 3),), {}, {"axis": 1}),
     Row("reshape", (_values(2, 3),), {}, {"shape": (3, 2)}),
+    Row("reshape", (_values(),), {}, {"shape": (1, 1)}, note="scalar"),
+    Row("shift", (_values(),), {"offset": _random(1)[0]}, note="scalar"),
     Row("transpose", (_values(2, 3, 2),), {}, {"perm": (2, 0, 1)}),
     Row("slice", (_values(2, 5),), {}, {"axis": 1, "start": 1, "stop": 5, "step": 2}),
     Row("gather", (_values(2, 4),), {"index": torch.tensor([[0, 1], [3, 3]])}, {"axis": 1}),

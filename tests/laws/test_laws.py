@@ -15,6 +15,7 @@ from tests.laws.checks import (
     ROWS,
     all_boxes,
     at,
+    flat,
     forms,
     forward64,
     generator,
@@ -123,7 +124,7 @@ def test_pull_of_an_affine_op_is_its_transpose(row: Row) -> None:
     pulled, bias = rule_of(row).relax(call, [Interval(x - 1, x + 1) for x in zeros]).pull(rows)
     for s in range(rows.shape[1]):
         torch.testing.assert_close(tuple(p[:, s] for p in pulled), transpose(rows[:, s]))
-    torch.testing.assert_close(bias, (rows * output.unsqueeze(1)).flatten(2).sum(2))
+    torch.testing.assert_close(bias, flat(rows * output.unsqueeze(1)).sum(2))
 
 
 @every_row
