@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relaxations.affine import AffineRelaxation, Selection, spread
+from relaxations.affine import AffineRelaxation
 from relaxations.rule import Call, Relaxation
 from relaxations.scalar.lines import ScalarLines
+from relaxations.selections import Selection
 from relaxations.sets import Box
+from relaxations.transposes import spread
 
 WORTHWHILE = 0.6  # share of a map from which a window is no gain
 

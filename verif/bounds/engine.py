@@ -18,7 +18,8 @@ from graphs import Graph
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Affine, Call, Interval, Relaxation, windows
-from relaxations.affine import AffineRelaxation, Selection
+from relaxations.affine import AffineRelaxation
+from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
 from verif.bounds.structure import exact_nodes, row_size

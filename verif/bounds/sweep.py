@@ -13,8 +13,9 @@ from torch import Tensor
 from graphs import Graph
 from graphs.ir import INPUT
 from relaxations import windows
-from relaxations.affine import AffineRelaxation, Selection
+from relaxations.affine import AffineRelaxation
 from relaxations.rule import Relaxation
+from relaxations.selections import Selection
 from relaxations.windows import Window
 
 Given = Tensor | Selection
