@@ -64,6 +64,8 @@ class Attacker:
             # Half of the points lower the worst atom, the others the sum of all that fail.
             worst, total = chosen.amax(-1), chosen.clamp(min=0).sum(-1)
             loss = torch.where(target[:, None] % 2 == 0, worst, total).amax(-1)
+            if not loss.requires_grad:  # behind a step function every gradient is zero
+                return torch.zeros_like(points)
             (gradient,) = torch.autograd.grad(torch.where(loss.isfinite(), loss, 0.0).sum(), variable)
         return torch.nan_to_num(gradient).sign()
 

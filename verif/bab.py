@@ -17,10 +17,10 @@ from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
+from verif.rounding import EPS, of_terms
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
-ROUNDING = 128.0  # a float bound counts only beyond this many units in the last place of its terms
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Candidate:
 
 @dataclass
 class Search:
-    """The search for one query. `engine` bounds in float32, `exact` in float64 where rounding could matter."""
+    """The search for one query. `engine` bounds in the precision of `domains`, `exact` in float64 where rounding could
+    matter; `noise` (M,) is what it may add to float32 bounds (see `rounding.py`).
+    """
 
     query: Query
     engine: Engine
@@ -54,6 +56,7 @@ class Search:
     attacker: Attacker
     deadline: float
     domains: Domains
+    noise: Tensor
     batch: int = 64
     done: int = 0
     unresolved: int = 0
@@ -88,15 +91,13 @@ class Search:
     def bound(self, batch: Domains) -> tuple[Tensor, Pass, Domains, Tensor]:
         """Bound a batch: per survivor its clause gaps, the pass, the domains and the deciding atoms, all filtered."""
         result = self.passed(batch)
-        slack = rounding(result, batch)
-        gaps, atoms = self.table.gaps(result.lower, batch.region, slack)
+        gaps, atoms = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
         worst = self.table.worst(gaps)
         plain = self.table.worst(self.table.gaps(result.lower, batch.region)[0])
-        refuted = worst > 0
-        close = (~refuted & (plain > 0)).nonzero()[:, 0]
+        close = ((worst <= 0) & (plain > 0)).nonzero()[:, 0]
         if len(close):
             worst[close] = self.confirm(batch.where(close))
-            refuted = worst > 0
+        refuted = worst > 0
         self.done += len(batch)
         self.proved += float(batch.share[refuted].sum())
         if bool(refuted.any()):
@@ -111,7 +112,7 @@ class Search:
         region = self.region_set(batch, batch.lower.dtype)
         if self.engine.heavy:
             cheap = self.engine.bound(region, backward=False, deadline=self.deadline)
-            gaps, _ = self.table.gaps(cheap.lower, batch.region, rounding(cheap, batch))
+            gaps, _ = self.table.gaps(cheap.lower, batch.region, self.slack(cheap, batch))
             if bool((self.table.worst(gaps) > 0).all()):
                 return cheap
         return self.engine.bound(region, deadline=self.deadline)
@@ -119,8 +120,20 @@ class Search:
     def confirm(self, domains: Domains) -> Tensor:
         """Gaps of domains in float64, (N,): for bounds too close to the threshold for float32."""
         result = self.exact.bound(self.region_set(domains, torch.float64), deadline=self.deadline)
-        gaps, _ = self.table.gaps(result.lower, domains.region, rounding(result, domains))
+        gaps, _ = self.table.gaps(result.lower, domains.region, self.slack(result, domains))
         return self.table.worst(gaps)
+
+    def slack(self, result: Pass, domains: Domains) -> Tensor:
+        """What rounding may have added to the bounds, (B, M)."""
+        return of_terms(result, domains.lower, domains.upper) + self.noise_in(result.lower.dtype)
+
+    def noise_in(self, dtype: torch.dtype) -> Tensor:
+        """The noise of bounds in another precision; where float32 overflows, float64 has none that is known."""
+        return (
+            self.noise
+            if dtype == torch.float32
+            else self.noise.nan_to_num(posinf=0.0) * (EPS[dtype] / EPS[torch.float32])
+        )
 
     def candidates(self, domains: Domains, result: Pass, atoms: Tensor) -> Iterator[Candidate]:
         """Points worth a look: where the deciding linear bounds are lowest, the centres, and what a short descent makes
@@ -129,13 +142,13 @@ class Search:
         begun = time.monotonic()
         row = atoms[:, 0, 0]
         slopes = result.slopes[torch.arange(len(row)), row]
-        corner = torch.where(slopes >= 0, domains.lower, domains.upper)
-        points = torch.cat([corner, (domains.lower + domains.upper) / 2])
+        lower, upper = domains.lower.float(), domains.upper.float()
+        points = torch.cat([torch.where(slopes >= 0, lower, upper), (lower + upper) / 2])
         region = domains.region.repeat(2)
         gap = self.attacker.gap(points, region)
         if not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
             best = torch.topk(gap, min(DESCENTS, len(gap)), largest=False).indices
-            width = 2 * (domains.upper - domains.lower).repeat(2, 1)[best]
+            width = 2 * (upper - lower).repeat(2, 1)[best]
             points, region = points[best], region[best]
             points, gap = self.attacker.descend(points, width, region, Budget(10, 0.25, self.deadline))
             self.attacked += time.monotonic() - begun
@@ -186,7 +199,8 @@ class Search:
             return domains, torch.ones(len(domains), dtype=torch.bool)
         atoms, used = self.table.atoms[ids[:, 0, 0]], self.table.used[ids[:, 0, 0]]
         box = torch.arange(len(domains))[:, None]
-        limit = torch.where(used, self.table.thresholds[ids[:, 0, 0]], math.inf).to(result.bias.dtype)
+        limit = self.table.thresholds[ids[:, 0, 0]] + self.noise_in(result.bias.dtype)[atoms]
+        limit = torch.where(used, limit, math.inf).to(result.bias.dtype)
         rows = Rows(result.slopes[box, atoms], result.bias[box, atoms], limit)
         lower, upper, empty = shrink(domains.lower, domains.upper, rows)
         if rows.bias.shape[1] > 1:
@@ -214,10 +228,3 @@ def met(property: Property, box: Box, region: Tensor) -> InputSet:
         return box
     ball = Ball(property.center[region], property.radius[region], property.norm)
     return Meet(box, ball.to(box.lower.dtype, box.lower.device))
-
-
-def rounding(result: Pass, domains: Domains) -> Tensor:
-    """What rounding may have added to the bounds, (B, S): units in the last place of the terms that were summed."""
-    size = torch.maximum(domains.lower.abs(), domains.upper.abs()).to(result.slopes.dtype)
-    terms = (result.slopes.abs() @ size[..., None]).squeeze(-1) + result.bias.abs() + result.lower.abs()
-    return torch.nan_to_num(ROUNDING * torch.finfo(terms.dtype).eps / 2 * terms, nan=math.inf)

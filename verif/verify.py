@@ -25,11 +25,13 @@ from verif.bounds.engine import OutOfTime
 from verif.clauses import ClauseTable
 from verif.domains import Domains
 from verif.query import Property, Query, Source, compile_query
+from verif.rounding import jumps, noise
 from verif.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
 
+POINTS = 16  # where the rounding errors of a network are measured
 OnEvent = Callable[[Progress], None]
 
 
@@ -148,7 +150,8 @@ class Run:
         query, table = self.query, ClauseTable.of(self.query.property)
         device = torch.get_default_device()
         single, double = (query.graph.to(dtype, device) for dtype in (torch.float32, torch.float64))
-        outer = Box(*query.outer()).to(torch.float32, device)
+        jump = jumps(query.graph)  # float32 may decide a jump wrongly: then everything is done in float64
+        outer = Box(*query.outer()).to(torch.float64 if jump else torch.float32, device)
         count = len(outer)
         domains = Domains(
             outer.lower,
@@ -158,7 +161,12 @@ class Run:
             torch.full((count,), 1 / count, dtype=torch.float64),
         )
         attacker = Attacker(single, table, self._project)
-        return Search(query, Engine(single), Engine(double), table, attacker, self.deadline, domains)
+        regions = torch.arange(0, count, max(1, count // POINTS))[:POINTS]
+        box, generator = self._inner(regions), torch.Generator(device).manual_seed(self.seed)
+        points = starts(box.lower, box.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
+        error = noise(single, double, points)
+        engine = Engine(double if jump else single)
+        return Search(query, engine, Engine(double), table, attacker, self.deadline, domains, error)
 
     def _inner(self, region: Tensor) -> Box:
         """The boxes of representable points of regions (P,), for the search of counterexamples."""

@@ -1,0 +1,63 @@
+"""Attacks on soundness: cancelling terms, jumps at the rim of a box, networks without gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphs import Graph, GraphBuilder
+from verif import Verdict, verify
+from verif.properties import linear
+
+
+def cancelling(seed: int, scale: float, bias: float, layers: int) -> Graph:
+    """A ReLU network in float32 numbers whose large terms cancel in the output: v . h - v . h' + c."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).double()
+
+    builder = GraphBuilder()
+    x, size = builder.input("x", (2,)), 2
+    for layer in range(layers):
+        params = {"weight": draw(8, size)} | ({} if layer else {"bias": (bias * (1 + draw(8))).float().double()})
+        x, size = builder.add("relu", [builder.add("linear", [x], params)]), 8
+    half = (scale * draw(1, 4)).float().double()
+    x = builder.add("linear", [x], {"weight": torch.cat([half, -half], 1)})
+    (centre,) = builder.build([x])(torch.full((1, 2), 0.5, dtype=torch.float64))
+    return builder.build([builder.add("shift", [x], {"offset": -centre[0].float().double()})])
+
+
+@pytest.mark.parametrize(("scale", "bias", "layers"), [(1e4, 1e3, 1), (1e2, 1e2, 2), (1.0, 1e3, 3), (1.0, 10.0, 5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_inside_the_network_proves_nothing(seed: int, scale: float, bias: float, layers: int) -> None:
+    graph = cancelling(seed, scale, bias, layers)
+    lower, upper = (torch.full((2,), 0.5 + end, dtype=torch.float64) for end in (-(2.0**-10), 2.0**-10))
+    points = torch.cartesian_prod(*torch.stack([lower, upper], 1))
+    values = graph(points)[0]
+    error = float((values - graph.to(torch.float32)(points.float())[0]).abs().max())
+    for share in (1e-3, 1e-1):
+        unsafe = linear(graph, lower, upper, [[1.0]], [float(values.min()) + share * error])
+        assert verify(graph, unsafe, timeout=1).verdict is not Verdict.HOLDS
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_jump_that_only_a_corner_reaches_is_found_or_left_open(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight, upper = torch.randint(1, 2**20, (2, 6), generator=generator).double() / 2**18  # exact in float64
+    builder = GraphBuilder()
+    x = builder.input("x", (6,))
+    x = builder.add("linear", [x], {"weight": weight[None], "bias": -(weight @ upper).reshape(1)})
+    graph = builder.build([builder.add("step", [x], attrs={"closed": True})])
+    unsafe = linear(graph, upper - 1, upper, [[-1.0]], [-0.5])
+    assert verify(graph, unsafe, timeout=5).verdict is not Verdict.HOLDS
+
+
+@pytest.mark.parametrize("threshold", [-0.5, 0.5])
+def test_networks_without_gradients_are_decided(threshold: float) -> None:
+    builder = GraphBuilder()
+    x = builder.add("step", [builder.input("x", (2,))], attrs={"closed": False})
+    graph = builder.build([builder.add("linear", [x], {"weight": torch.ones(1, 2, dtype=torch.float64)})])
+    result = verify(graph, linear(graph, [-1.0, -1.0], [1.0, 1.0], [[1.0]], [threshold]), timeout=10)
+    assert result.verdict is (Verdict.HOLDS if threshold < 0 else Verdict.VIOLATED)
