@@ -55,7 +55,7 @@ def combined(lower: Tensor, upper: Tensor, rows: Rows) -> Tensor:
     size = (slopes.abs() @ torch.maximum(lower.abs(), upper.abs())[..., None]).squeeze(-1) + gap.abs() + rows.bias.abs()
     size = torch.where(used, size, 0.0)
     spread = size.amax(-1, keepdim=True).clamp(min=1e-30)
-    score = torch.where(used, 0.0, -torch.inf)
+    score = torch.where(used, 0.0, -torch.inf).to(gap)
     refuted = torch.zeros(len(lower), dtype=torch.bool, device=lower.device)
     for step in range(STEPS):
         weight = torch.softmax(score, -1)

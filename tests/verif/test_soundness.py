@@ -61,3 +61,13 @@ def test_networks_without_gradients_are_decided(threshold: float) -> None:
     graph = builder.build([builder.add("linear", [x], {"weight": torch.ones(1, 2, dtype=torch.float64)})])
     result = verify(graph, linear(graph, [-1.0, -1.0], [1.0, 1.0], [[1.0]], [threshold]), timeout=10)
     assert result.verdict is (Verdict.HOLDS if threshold < 0 else Verdict.VIOLATED)
+
+
+def test_conjunctions_over_jumps_are_never_violated_by_rounding() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", (2,))
+    x = builder.add("linear", [builder.add("floor", [x])], {"weight": torch.ones(1, 2, dtype=torch.float64)})
+    graph = builder.build([x])
+    both = linear(graph, [-1.0, -1.0], [1.5, 1.5], [[1.0], [-1.0]], [0.25, -0.125], together=True)
+    result = verify(graph, both, timeout=0.5)  # a sum of integers is not in [0.125, 0.25]
+    assert result.verdict in (Verdict.HOLDS, Verdict.TIMEOUT, Verdict.UNKNOWN) and result.domains > 1
