@@ -28,7 +28,7 @@ def of_terms(result: Pass, lower: Tensor, upper: Tensor) -> Tensor:
     """What the last sum may have added to the bounds of boxes (B, n), (B, S)."""
     size = torch.maximum(lower.abs(), upper.abs()).to(result.slopes.dtype)
     terms = (result.slopes.abs() @ size[..., None]).squeeze(-1) + result.bias.abs() + result.lower.abs()
-    return torch.nan_to_num(TERMS * EPS[terms.dtype] / 2 * terms, nan=math.inf)
+    return torch.nan_to_num(TERMS * EPS[terms.dtype] / 2 * terms, nan=math.inf, posinf=math.inf)
 
 
 def noise(single: Graph, double: Graph, points: Tensor) -> Tensor:
@@ -39,4 +39,4 @@ def noise(single: Graph, double: Graph, points: Tensor) -> Tensor:
     """
     with torch.no_grad():
         (coarse,), (fine,) = single(points.float()), double(points.float().double())
-    return torch.nan_to_num(NOISE * (coarse.double() - fine).abs().amax(0), nan=math.inf)
+    return torch.nan_to_num(NOISE * (coarse.double() - fine).abs().amax(0), nan=math.inf, posinf=math.inf)

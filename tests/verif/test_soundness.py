@@ -71,3 +71,11 @@ def test_conjunctions_over_jumps_are_never_violated_by_rounding() -> None:
     both = linear(graph, [-1.0, -1.0], [1.5, 1.5], [[1.0], [-1.0]], [0.25, -0.125], together=True)
     result = verify(graph, both, timeout=0.5)  # a sum of integers is not in [0.125, 0.25]
     assert result.verdict in (Verdict.HOLDS, Verdict.TIMEOUT, Verdict.UNKNOWN) and result.domains > 1
+
+
+def test_overflow_in_float32_proves_nothing() -> None:
+    builder = GraphBuilder()
+    x = builder.add("exp", [builder.input("x", (1,))])
+    graph = builder.build([builder.add("linear", [x], {"weight": torch.ones(1, 1, dtype=torch.float64)})])
+    unsafe = linear(graph, [100.0], [101.0], [[1.0]], [1e60])  # true everywhere, and infinite in float32
+    assert verify(graph, unsafe, timeout=1).verdict is not Verdict.HOLDS
