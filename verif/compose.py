@@ -11,6 +11,7 @@ from torch import Tensor
 from graphs import Graph, GraphBuilder
 from graphs.ir import INPUT
 from graphs.passes import simplify
+from graphs.passes.order import order_units
 from verif.errors import PropertyError
 from verif.query import Network, Property, Query, key
 
@@ -40,7 +41,10 @@ def compose(property: Property, networks: Sequence[Network]) -> Query:
         if has != wants:
             raise PropertyError("P105", f"the property gives '{name}' the shape {list(wants)}, it is {list(has)}")
     atoms = joiner.insert(property.atoms, {name: values[name] for name in property.atoms.inputs}, ATOMS)
-    return replace(query, graph=simplify(joiner.builder.build([atoms[property.atoms.outputs[0]]])))
+    graph = joiner.builder.build([atoms[property.atoms.outputs[0]]])
+    if len(networks) > 1:  # what they have in common, up to the order of hidden units, is computed and bounded once
+        graph = order_units(graph)
+    return replace(query, graph=simplify(graph))
 
 
 def _positions(property: Property, network: Network, name: str) -> Tensor:
