@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from graphs import Graph, GraphBuilder
@@ -16,9 +18,7 @@ def network(permute: bool, shift: float = 0.0) -> Graph:
     """A ReLU network of three layers; `permute` shuffles its hidden units, `shift` moves its output."""
     generator = torch.Generator().manual_seed(0)
     sizes = (3, 16, 16, 2)
-    weights = [
-        torch.randn(m, n, generator=generator, dtype=torch.float64) for n, m in zip(sizes, sizes[1:], strict=False)
-    ]
+    weights = [torch.randn(m, n, generator=generator, dtype=torch.float64) for n, m in pairwise(sizes)]
     biases = [torch.randn(m, generator=generator, dtype=torch.float64) for m in sizes[1:]]
     for layer in range(2 if permute else 0):
         order = torch.randperm(16, generator=generator)
