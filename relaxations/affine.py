@@ -2,7 +2,7 @@
 
 A law checks every transpose against vjp. Interval and forward mode share one identity: with the midpoint m and the half
 difference r of a pair (lower, upper), the pair of W x is (W m - |W| r, W m + |W| r); ops without negative
-coefficients map the two ends directly.
+coefficients, and those of one coefficient an entry, map the two ends directly.
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ def _ends(call: Call, lower: list[Tensor], upper: list[Tensor], *, linear: bool)
             zero = call.forward(*(x.new_zeros(1, *x.shape[1:]) for x in lower))
             low, high = low - zero, high - zero
         return low, high
+    signed = SIGNED.get(call.node.op)
+    if signed is not None:  # entry by entry: each end comes from one end, with no rounding on the way
+        return signed(call, lower, upper)
     middle = call.forward(*((a + b) / 2 for a, b in zip(lower, upper, strict=True)), **drop)
     spread = _absolute(call, [(b - a) / 2 for a, b in zip(lower, upper, strict=True)])
     return middle - spread, middle + spread
@@ -99,14 +102,20 @@ def _ends(call: Call, lower: list[Tensor], upper: list[Tensor], *, linear: bool)
 
 def _absolute(call: Call, xs: list[Tensor]) -> Tensor:
     """|linear part| applied to xs."""
-    if call.node.op == "neg":
-        return xs[0]
-    if call.node.op == "sub":
-        return xs[0] + xs[1]
-    role = "factor" if call.node.op == "scale" else "weight"
     drop = {"bias": None} if "bias" in call.params else {}
-    return call.forward(*xs, **{role: call.params[role].abs()}, **drop)
+    return call.forward(*xs, weight=call.params["weight"].abs(), **drop)
 
 
+def _scale(call: Call, lower: list[Tensor], upper: list[Tensor]) -> tuple[Tensor, Tensor]:
+    factor = call.params["factor"]
+    low, high = lower[0] * factor, upper[0] * factor
+    return torch.where(factor >= 0, low, high), torch.where(factor >= 0, high, low)
+
+
+SIGNED = {
+    "neg": lambda call, lower, upper: (-upper[0], -lower[0]),
+    "sub": lambda call, lower, upper: (lower[0] - upper[1], upper[0] - lower[1]),
+    "scale": _scale,
+}
 _RULE = AffineRule()
 RULES.update({name: _RULE for name, op in OPS.items() if op.kind is Kind.AFFINE})

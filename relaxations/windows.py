@@ -54,12 +54,11 @@ class Window:
         bottom, right = max(0, high[0] + h - height), max(0, high[1] + w - width)
         return _Frame(top, left, height + top + bottom, width + left + right, (left, right, top, bottom))
 
-    def cleaned(self, view: _View | None = None) -> Window:
+    def cleaned(self) -> Window:
         """The same with zeros outside the map."""
         if self.clean:
             return self
-        view = self.view(None) if view is None else view
-        mask = view.read(self.rows.new_ones(1, *self.shape))
+        mask = self.view(None).read(self.rows.new_ones(1, *self.shape))
         return replace(self, rows=self.rows * mask[:, None], clean=True)
 
     def dense(self) -> Tensor:

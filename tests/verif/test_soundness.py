@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from graphs import Graph, GraphBuilder
+from relaxations import RULES, Call, Interval
 from verif import Verdict, verify
 from verif.properties import linear
 
@@ -79,3 +80,21 @@ def test_overflow_in_float32_proves_nothing() -> None:
     graph = builder.build([builder.add("linear", [x], {"weight": torch.ones(1, 1, dtype=torch.float64)})])
     unsafe = linear(graph, [100.0], [101.0], [[1.0]], [1e60])  # true everywhere, and infinite in float32
     assert verify(graph, unsafe, timeout=1).verdict is not Verdict.HOLDS
+
+
+@pytest.mark.parametrize("op", ["neg", "sub", "scale"])
+def test_intervals_of_signed_ops_are_not_rounded_inward(op: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.randn(2, 2, 4000, 3, generator=generator).sort(0).values
+    x, y = Interval(ends[0, 0], ends[1, 0]), Interval(ends[0, 1], ends[1, 1])
+    builder = GraphBuilder()
+    names = [builder.input(name, (3,)) for name in ("x", "y")][: 2 if op == "sub" else 1]
+    params = {"factor": torch.tensor([0.3, -1.7, 0.0], dtype=torch.float64)} if op == "scale" else {}
+    graph = builder.build([builder.add(op, names, params)]).to(torch.float32)
+    call = Call.of(graph, graph[graph.outputs[0]])
+    bound = RULES[op].interval(call, [x, y][: len(names)])
+    for first in x:
+        for second in y:
+            value = call.forward(*[first, second][: len(names)])
+            assert (bound.lower <= value).all()
+            assert (value <= bound.upper).all()
