@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH_INDEX ?=
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint bench docs clean help
+NATIVE := hatch_build.py relaxations/kernels/build.py $(wildcard relaxations/kernels/native/*.[ch]pp)
+
+.PHONY: demo test lint bench docs native clean help
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -18,12 +20,12 @@ $(VENV)/bin/python:
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	@echo "installing verif (once; torch is large)"
 	@$(PIP) $(INDEX) -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	@echo "installing verif with its tests' tools (once; torch is large)"
 	@$(PIP) $(INDEX) -c constraints.txt -e '.[dev]'
 	@$(PIP) --no-deps auto_LiRPA==0.3 || echo "auto_LiRPA is absent: the cross-checks against it will be skipped"
@@ -46,6 +48,9 @@ bench: $(VENV)/.dev  ## time the bounds on fixed networks
 
 docs: $(VENV)/.run  ## write the generated pages of docs/ again
 	@$(BIN)/python docs/generate.py
+
+native:  ## build the native kernels in place again (the installation has done it once)
+	@$(PYTHON) relaxations/kernels/build.py
 
 clean:  ## remove the environment and every cache
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

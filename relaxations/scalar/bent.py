@@ -31,6 +31,11 @@ class BentRule(ScalarRule):
         found: Tensor | float = {**call.attrs, **call.params}["slope"] if fixed is None else fixed
         return found
 
+    def lower_slopes(self, call: Call) -> tuple[float, float] | None:
+        """Any line through the origin between the two half-lines is below a convex one."""
+        a = self.slope(call)
+        return (a, 1.0) if not isinstance(a, Tensor) and a <= 1 else None
+
     def noise(self, x: Tensor, value: Tensor) -> Tensor:
         """Only a x is rounded."""
         return torch.where(x < 0, value.abs() * torch.finfo(value.dtype).eps, 0)

@@ -83,6 +83,13 @@ class ScalarRule(Rule):
     def lines_at(self, call: Call, box: Interval, lower_slope: Tensor, upper_slope: Tensor) -> ScalarLines:
         """The tightest lines of the given slopes; any slopes are sound, and gradients flow to them."""
 
+    def lower_slopes(self, call: Call) -> tuple[float, float] | None:
+        """The range of slopes that a lower line may have instead of its own, on any box and with the same bias.
+
+        For entries whose two lines differ in slope; None: its own only.
+        """
+        return None
+
     def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
         """Entries whose interval has a width: a curved function gains from any tightening."""
         (box,) = inputs

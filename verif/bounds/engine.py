@@ -19,11 +19,13 @@ from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Affine, Call, Interval, Relaxation, windows
 from relaxations.affine import AffineRelaxation
+from relaxations.kernels.tiles import TileSweep
 from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
 from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Given, Sweep
+from verif.bounds.tiles import NO_ROUNDS, Rounds, TilePass, TilePrograms
 
 FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
 CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level cache
@@ -53,6 +55,7 @@ class Engine:
         (self.source,), self.output = graph.inputs, graph.outputs[0]
         self.calls = {node.name: Call.of(graph, node) for node in graph}
         self.exact = exact_nodes(graph)
+        self.tiles = TilePrograms(graph)
         self.affine = {node.name for node in graph if node.op != INPUT and OPS[node.op].kind is Kind.AFFINE}
         self.widest = max(node.size for node in graph)
         bent = {i for node in graph if node.op != INPUT and node.name not in self.affine for i in node.inputs}
@@ -83,15 +86,17 @@ class Engine:
         rows: Tensor | None = None,
         *,
         backward: bool = True,
+        rounds: Rounds = NO_ROUNDS,
         deadline: float = math.inf,
     ) -> Pass:
         """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`.
 
+        `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
         With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP).
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
-        state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, deadline)
+        state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
         state.seed()
         for node in self.graph:
             if node.op != INPUT:
@@ -113,11 +118,14 @@ class OutOfTime(Exception):
 class _State:
     """One pass in progress."""
 
-    def __init__(self, engine: Engine, region: InputSet, intervals: dict[str, Interval], deadline: float) -> None:
+    def __init__(
+        self, engine: Engine, region: InputSet, intervals: dict[str, Interval], rounds: Rounds, deadline: float
+    ) -> None:
         self.engine, self.region, self.intervals, self.deadline = engine, region, intervals, deadline
         self.relaxations: dict[str, Relaxation] = {}
         self.forward: dict[str, Affine] = {}
         self.swept: set[str] = set()
+        self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds)
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
 
@@ -177,9 +185,11 @@ class _State:
             return
         lower, upper = held.lower.reshape(flat.shape).clone(), held.upper.reshape(flat.shape).clone()
         limit = max(1, self.engine.limit(lower, name) // 2)
-        if self.engine.is_map(name):
-            owners, entries = _by_pixel(flat, self.engine.graph[name].shape)
-            self._ragged(name, (owners, entries), limit, (lower, upper))
+        tiled = self.tiles.sweep(name)
+        if tiled is not None:
+            self._tiled(tiled, _by_pixel(flat, tiled.channels), (lower, upper))
+        elif self.engine.is_map(name):
+            self._ragged(name, _by_pixel(flat, self.engine.graph[name].shape[1]), limit, (lower, upper))
         elif self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union):
             self._shared(name, union, limit, (lower, upper))
         else:
@@ -215,6 +225,15 @@ class _State:
                     lower[owner, part] = torch.fmax(lower[owner, part], low[:, 0])
                     upper[owner, part] = torch.fmin(upper[owner, part], high[:, 0])
 
+    def _tiled(self, sweep: TileSweep, rows: tuple[Tensor, Tensor], bounds: tuple[Tensor, Tensor]) -> None:
+        """Rows (box, entry) a tile at a time."""
+        found = self.tiles.both(sweep, *rows, self.deadline)
+        if found is None:
+            raise OutOfTime
+        lower, upper = bounds
+        lower[rows] = torch.fmax(lower[rows], found[0])
+        upper[rows] = torch.fmin(upper[rows], found[1])
+
     def final(self, name: str, rows: Given) -> tuple[Tensor, Tensor, Tensor]:
         """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
         count = rows.lead[1] if isinstance(rows, Selection) else rows.shape[1]
@@ -243,6 +262,13 @@ class _State:
         if time.monotonic() > self.deadline:
             raise OutOfTime
         like = self.intervals[self.engine.source].lower
+        tiled = None if both or owner is not None else self.tiles.sweep(at)
+        if tiled is not None:
+            dense = rows.dense(like, self.engine.graph[at].shape) if isinstance(rows, Selection) else rows
+            result = self.tiles.rows(tiled, dense, self.deadline)
+            if not result.complete or result.slopes is None or result.bias is None:
+                raise OutOfTime
+            return torch.where(result.low.isnan(), -math.inf, result.low), result.slopes, result.bias
         found, bias = Sweep(self.engine.graph, self.relaxations, owner, like, both=both).run(at, rows)
         if isinstance(found, Window):
             if both and isinstance(self.region, Box):  # an intermediate bound: nobody asks for its slopes
@@ -256,9 +282,8 @@ class _State:
         return torch.where(lower.isnan(), -math.inf, lower), slopes, bias
 
 
-def _by_pixel(mask: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _by_pixel(mask: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """Boxes and flat entries in a mask (B, C * H * W), ordered so that rows of one pixel stand together."""
-    channels = shape[1]
     boxes, places = mask.reshape(len(mask), channels, -1).transpose(1, 2).flatten(1).nonzero(as_tuple=True)
     return boxes, places % channels * (mask.shape[1] // channels) + places // channels
 

@@ -1,0 +1,105 @@
+// Steps of a backward sweep: rows on a node's output become rows on its input.
+#pragma once
+
+#include "rows.hpp"
+
+template <class F>
+void linear(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias) {
+    const bool add = open(to, Window{0, to.height, 0, to.width});
+    if (op.bias) from.each([&](int k) { bias += from.at[k] * op.bias[from.flat[k]]; });
+    const Matrix<F> weight{op.weight, op.columns, 1};
+    by_columns<F>(to.at, to.flat, to.start[to.height * to.width], add, [&](auto n, const int32_t* columns, V<F>* sum) {
+        for (int y = from.window.top; y < from.window.bottom; ++y) {
+            const int k = from.first(y);
+            multiply_any<F, decltype(n)::value>(from.at + k, from.flat + k, from.last(y) - k, weight, columns, sum);
+        }
+    });
+}
+
+// Kernel positions through which an input position reaches outputs in [first, last).
+inline int taps(int at, int padding, int dilation, int stride, int size, int first, int last, Tap* found) {
+    int count = 0;
+    for (int i = 0; i < size; ++i) {
+        const int reach = at + padding - i * dilation;
+        if (reach < 0 || reach % stride) continue;
+        const int place = reach / stride;
+        if (place >= first && place < last) found[count++] = {i, place};
+    }
+    return count;
+}
+
+inline void reach(int first, int last, int padding, int dilation, int stride, int size, int limit, int& low, int& high) {
+    low = std::clamp(first * stride - padding, 0, limit);
+    high = std::clamp((last - 1) * stride - padding + dilation * (size - 1) + 1, low, limit);
+}
+
+template <class F>
+void convolution(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias, Tap* scratch) {
+    Window window;
+    const Window& w = from.window;
+    reach(w.top, w.bottom, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], to.height, window.top, window.bottom);
+    reach(w.left, w.right, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], to.width, window.left, window.right);
+    const bool add = open(to, window);
+    if (op.bias) from.each([&](int k) { bias += from.at[k] * op.bias[from.channel[k]]; });
+    const int64_t step = int64_t(op.rows) * op.columns;
+    Tap *down = scratch, *across = scratch + op.kernel[0];
+    for (int y = window.top; y < window.bottom; ++y) {
+        const int rows = taps(y, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], w.top, w.bottom, down);
+        for (int x = window.left; x < window.right; ++x) {
+            const int columns =
+                taps(x, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], w.left, w.right, across);
+            const int first = to.start[y * to.width + x], count = to.start[y * to.width + x + 1] - first;
+            by_columns<F>(to.at + first, to.channel + first, count, add, [&](auto n, const int32_t* channels, V<F>* sum) {
+                for (int i = 0; i < rows; ++i)
+                    for (int j = 0; j < columns; ++j) {
+                        const int32_t* start = from.start + down[i].place * from.width + across[j].place;
+                        const int place = down[i].kernel * op.kernel[1] + across[j].kernel;
+                        multiply_any<F, decltype(n)::value>(from.at + start[0], from.channel + start[0], start[1] - start[0],
+                                                            Matrix<F>{op.weight + place * step, op.columns, 1}, channels,
+                                                            sum);
+                    }
+            });
+        }
+    }
+}
+
+// The same entries in another value, each times its factor where there are factors; what the target lacks is not needed.
+template <class F>
+void copy(const Rows<F>& from, Rows<F>& to, const F* factor) {
+    const bool add = open(to, from.window);
+    matched(from, to, from.window, [&](int k, int j) {
+        V<F> value = k < 0 ? V<F>{} : from.at[k];
+        if (k >= 0 && factor) value *= factor[from.flat[k]];
+        to.at[j] = add ? to.at[j] + value : value;
+    });
+}
+
+template <class F>
+void shift(const Op<F>& op, const Rows<F>& from, V<F>& bias) {
+    from.each([&](int k) { bias += from.at[k] * op.bias[from.flat[k]]; });
+}
+
+// Positive coefficients take the lower line, negative ones the upper line; NaN takes a line as well, and stays NaN.
+// `slope(k)`: the lower line's slopes at entry k; `keep(k, a)` sees the coefficients before.
+template <class F, class Slope>
+void relax(Rows<F>& rows, V<F>& bias, Slope slope) {
+    const V<F> zero = {};
+    rows.each([&](int k) {
+        const V<F> a = rows.at[k], lower = slope(k, a);
+        const auto negative = a < 0;
+        const V<F> share = a * (negative ? zero + rows.lines[UPPER_BIAS][k] : zero + rows.lines[LOWER_BIAS][k]);
+        bias += a == 0 ? zero : share;
+        rows.at[k] = a * (negative ? zero + rows.lines[UPPER_SLOPE][k] : lower);
+    });
+}
+
+template <class F>
+V<F> minimum(const Rows<F>& rows, const F* center, const F* radius) {
+    V<F> sum = {}, size = {};
+    rows.each([&](int k) {
+        const V<F> a = rows.at[k];
+        sum += a * center[rows.flat[k]];
+        size += (a < 0 ? -a : a) * radius[rows.flat[k]];
+    });
+    return sum - size;
+}

@@ -1,0 +1,112 @@
+// Steps of a forward pass through chosen lines: values of a node's input become values of its output, one per row.
+//
+// For the gradient of a bound in its slopes: the value that a minimiser takes in front of a scalar op, times the
+// positive part of the row there (see docs/performance.md).
+#pragma once
+
+#include <cmath>
+
+#include "rows.hpp"
+
+template <class F>
+void linear_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add) {
+    const Matrix<F> weight{op.weight, 1, op.columns};
+    for (int y = out.window.top; y < out.window.bottom; ++y) {
+        const int first = out.first(y);
+        by_columns<F>(out.at + first, out.flat + first, out.last(y) - first, add, [&](auto n, const int32_t* rows, V<F>* sum) {
+            if (op.bias)
+                for (int i = 0; i < decltype(n)::value; ++i) sum[i] += op.bias[rows[i]];
+            multiply_any<F, decltype(n)::value>(in.at, in.flat, in.start[in.height * in.width], weight, rows, sum);
+        });
+    }
+}
+
+// Input positions that an output position reads, inside the window [first, last).
+inline int reads(int at, int padding, int dilation, int stride, int size, int first, int last, Tap* found) {
+    int count = 0;
+    for (int i = 0; i < size; ++i) {
+        const int place = at * stride - padding + i * dilation;
+        if (place >= first && place < last) found[count++] = {i, place};
+    }
+    return count;
+}
+
+template <class F>
+void convolution_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add, Tap* scratch) {
+    const int64_t step = int64_t(op.rows) * op.columns;
+    const Window& w = in.window;
+    Tap *down = scratch, *across = scratch + op.kernel[0];
+    for (int y = out.window.top; y < out.window.bottom; ++y) {
+        const int rows = reads(y, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], w.top, w.bottom, down);
+        for (int x = out.window.left; x < out.window.right; ++x) {
+            const int columns =
+                reads(x, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], w.left, w.right, across);
+            const int first = out.start[y * out.width + x], count = out.start[y * out.width + x + 1] - first;
+            by_columns<F>(out.at + first, out.channel + first, count, add, [&](auto n, const int32_t* channels, V<F>* sum) {
+                if (op.bias)
+                    for (int i = 0; i < decltype(n)::value; ++i) sum[i] += op.bias[channels[i]];
+                for (int i = 0; i < rows; ++i)
+                    for (int j = 0; j < columns; ++j) {
+                        const int32_t* start = in.start + down[i].place * in.width + across[j].place;
+                        const int place = down[i].kernel * op.kernel[1] + across[j].kernel;
+                        multiply_any<F, decltype(n)::value>(in.at + start[0], in.channel + start[0], start[1] - start[0],
+                                                            Matrix<F>{op.weight + place * step, 1, op.columns}, channels,
+                                                            sum);
+                    }
+            });
+        }
+    }
+}
+
+template <class F>
+void copy_forward(const Rows<F>& in, Rows<F>& out, const F* factor, bool add) {
+    matched(in, out, out.window, [&](int k, int j) {
+        V<F> value = k < 0 ? V<F>{} : in.at[k];
+        if (k >= 0 && factor) value *= factor[out.flat[j]];
+        out.at[j] = add ? out.at[j] + value : value;
+    });
+}
+
+template <class F>
+void shift_forward(const Op<F>& op, Rows<F>& out) {
+    out.each([&](int k) { out.at[k] += op.bias[out.flat[k]]; });
+}
+
+// What slope optimisation keeps for the rows behind one scalar op: coefficients, lower slopes, running means of the
+// gradient and of its square (Kingma & Ba 2015, algorithm 1).
+template <class F>
+struct Slopes {
+    V<F>*row, *slope, *mean, *square;
+};
+
+struct Pace {
+    double step, first, second;  // step size, and 1 / (1 - decay^t) of the two means
+    static constexpr double MEAN = 0.5, SQUARE = 0.6;
+};
+
+template <class F>
+V<F> root(V<F> x) {
+    for (int i = 0; i < LANES<F>; ++i) x[i] = std::sqrt(x[i]);
+    return x;
+}
+
+// Values in front of a scalar op become those behind it, and its lower slopes take one step up the gradient.
+template <class F>
+void relax_forward(Rows<F>& rows, const Slopes<F>& slopes, const Pace& pace) {
+    const V<F> zero = {};
+    rows.each([&](int k) {
+        const V<F> z = rows.at[k], a = slopes.row[k], slope = slopes.slope[k];
+        const auto negative = a < 0;
+        rows.at[k] = negative ? rows.lines[UPPER_SLOPE][k] * z + rows.lines[UPPER_BIAS][k]
+                              : slope * z + rows.lines[LOWER_BIAS][k];
+        const F least = rows.lines[LEAST][k], most = rows.lines[MOST][k];
+        if (!(least < most)) return;
+        const V<F> gradient = negative ? zero : a * z;
+        const V<F> mean = slopes.mean[k] * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
+        const V<F> square = slopes.square[k] * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
+        slopes.mean[k] = mean, slopes.square[k] = square;
+        V<F> next = slope + F(pace.step * pace.first) * mean / (root<F>(square * F(pace.second)) + F(1e-30));
+        next = next < least ? zero + least : next;
+        slopes.slope[k] = next > most ? zero + most : next;
+    });
+}

@@ -1,0 +1,67 @@
+// What a sweep over tiles is given; program.py fills these structures through ctypes. F is float or double.
+#pragma once
+
+#include <cstdint>
+
+template <class F>
+struct Lanes;
+template <>
+struct Lanes<float> {
+    typedef float Vector __attribute__((vector_size(64)));
+};
+template <>
+struct Lanes<double> {
+    typedef double Vector __attribute__((vector_size(64)));
+};
+template <class F>
+constexpr int LANES = 64 / sizeof(F);
+
+enum Line { LOWER_SLOPE, LOWER_BIAS, UPPER_SLOPE, UPPER_BIAS, LEAST, MOST, LINES };
+
+// A value in the network, as a map (channels, height, width); a flat value is a map of one pixel. Its entries are those
+// that matter, pixel by pixel and by channel within a pixel: `start` (pixels + 1), `channel` and `flat` position of each
+// entry, and the lines of the scalar op that makes the value (null for other ops), with the range of slopes that its lower
+// line may have instead (LEAST, MOST; null where slopes are not optimised). Box b reads at start + b * start_stride and at channel, flat, lines + b * entry_stride.
+template <class F>
+struct Slot {
+    int32_t channels, height, width;
+    const int32_t *start, *channel, *flat;
+    const F* lines[LINES];
+    int64_t start_stride, entry_stride;
+    int64_t offset;  // of its coefficients in the arena, in vectors
+    int64_t kept;    // of its values, and for the value of a scalar op then of what `Slopes` holds, each as many as entries
+};
+
+enum Kind : int32_t { LINEAR, CONVOLUTION, RELAX, SHIFT, COPY };
+
+// One step towards the input: rows on value `from` become rows on value `to` (RELAX and SHIFT stay where they are).
+// Weights: (rows, columns) of a linear map; (kernel, kernel, rows, columns) of a convolution; a factor for each entry of
+// COPY, or null. Bias: for each row of the weights, or for each entry of SHIFT; null for none.
+template <class F>
+struct Op {
+    int32_t kind, from, to;
+    int32_t rows, columns;
+    int32_t kernel[2], stride[2], padding[2], dilation[2];
+    const F *weight, *bias;
+};
+
+// Tiles t: rows first[t] to first[t + 1] of box[t]. `entries` are flat positions of unit rows; or `given` are rows
+// (boxes or one, S, size of the value `at`), and first counts within a box's S.
+// Out: low and high (total) of unit rows, or low (boxes, S) of given rows; with `slopes`, the rows on the input and
+// their bias too, for unit rows the rows first and then their negations, (2, total, size) and (2, total).
+// `center` and `radius` (boxes, size) are those of boxes of inputs; without them the bounds are the bias alone.
+// `rounds`: steps of slope optimisation (needs centre and radius); unit rows whose sign is settled take no more.
+template <class F>
+struct Job {
+    const Slot<F>* slots;
+    const Op<F>* ops;
+    int32_t slot_count, op_count, at, input;
+    const int32_t *box, *first, *count, *entries;
+    const F* given;
+    int64_t given_stride, out_stride, total, size;
+    const F *center, *radius;
+    F *low, *high, *slopes, *bias;
+    void* arena;  // per thread, `arena_size` vectors
+    int64_t arena_size;
+    int32_t tiles, rounds;
+};

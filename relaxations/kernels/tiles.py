@@ -1,0 +1,285 @@
+"""Backward sweeps in tiles: a program's steps run by the native library on a few rows at a time, all in the cache.
+
+See native/tiles.cpp for how, native/tiles.hpp for the structures that are mirrored here.
+Shape letters: B boxes, S rows, E unit rows of all boxes together, n input numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from relaxations.kernels.library import native
+from relaxations.kernels.program import Geometry, Program, Slot, Step, StepKind
+from relaxations.scalar.lines import ScalarLines
+
+_NAMES = {torch.float32: "float", torch.float64: "double"}
+LANE_BYTES = 64  # of a vector in the library
+_P, _I32, _I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+
+
+class _Slot(ctypes.Structure):
+    _fields_ = [
+        *((name, _I32) for name in ("channels", "height", "width")),
+        *((name, _P) for name in ("start", "channel", "flat")),
+        ("lines", _P * 6),
+        *((name, _I64) for name in ("start_stride", "entry_stride", "offset", "kept")),
+    ]
+
+
+class _Op(ctypes.Structure):
+    _fields_ = [
+        *((name, _I32) for name in ("kind", "source", "target", "rows", "columns")),
+        *((name, _I32 * 2) for name in ("kernel", "stride", "padding", "dilation")),
+        *((name, _P) for name in ("weight", "bias")),
+    ]
+
+
+class _Job(ctypes.Structure):
+    _fields_ = [
+        *((name, _P) for name in ("slots", "ops")),
+        *((name, _I32) for name in ("slot_count", "op_count", "at", "input")),
+        *((name, _P) for name in ("box", "first", "count", "entries", "given")),
+        *((name, _I64) for name in ("given_stride", "out_stride", "total", "size")),
+        *((name, _P) for name in ("center", "radius", "low", "high", "slopes", "bias", "arena")),
+        ("arena_size", _I64),
+        *((name, _I32) for name in ("tiles", "rounds")),
+    ]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Which entries of a value count, pixel by pixel, for each box (or for all alike: a batch of one).
+
+    start (B, pixels + 1), channel and flat (B, size), all int32; lines (B, size) in the same order, or none: slope and
+    bias of the lower line, those of the upper line, and the range of slopes that the lower line may have instead.
+    """
+
+    start: Tensor
+    channel: Tensor
+    flat: Tensor
+    lines: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of(cls, relaxation: ScalarLines, geometry: Geometry, slopes: tuple[float, float] | None = None) -> Entries:
+        """The entries that the lines do not zero. Where the lines differ, the lower one may have any of `slopes`."""
+        channels, area = geometry[0], geometry[1] * geometry[2]
+        like = relaxation.lower_slope
+        given = [like, relaxation.lower_bias, relaxation.upper_slope, relaxation.upper_bias]
+        if slopes is not None:
+            given += [torch.where(like != relaxation.upper_slope, end, like) for end in slopes]
+        boxes = max(len(x) for x in given if x is not None)
+        held = [None if x is None else x.expand(boxes, *x.shape[1:]).contiguous() for x in given]
+        held += [None] * (6 - len(held))
+        index = [torch.empty(boxes, n, dtype=torch.int32) for n in (area + 1, channels * area, channels * area)]
+        lines = tuple(like.new_empty(boxes, channels * area) for _ in held)
+        sizes = map(_I64, (boxes, channels, area))
+        _function("list", like.dtype)(*sizes, _pointers(held), *(_P(x.data_ptr()) for x in index), _pointers(lines))
+        return cls(index[0], index[1], index[2], lines)
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def all(geometry: Geometry) -> Entries:
+        """Every entry, without lines."""
+        channels, area = geometry[0], geometry[1] * geometry[2]
+        pixel = torch.arange(area, dtype=torch.int32)
+        channel = torch.arange(channels, dtype=torch.int32)
+        flat = channel * area + pixel[:, None]
+        start = torch.arange(0, channels * area + 1, channels, dtype=torch.int32)
+        return Entries(start[None], channel.repeat(area)[None], flat.reshape(1, -1))
+
+
+class Tiles(NamedTuple):
+    """Groups of rows: tile t holds rows first[t] to first[t] + size[t] of box[t]; all int32."""
+
+    box: Tensor
+    first: Tensor
+    size: Tensor
+
+    @classmethod
+    def of_units(cls, owner: Tensor, entry: Tensor, area: int, dtype: torch.dtype) -> Tiles:
+        """Unit rows (E,) sorted by box and pixel: half as many as a vector has lanes, of one box and pixel."""
+        return cls._grouped(owner, owner * area + entry % area, lanes(dtype) // 2)
+
+    @classmethod
+    def of_rows(cls, boxes: int, count: int, dtype: torch.dtype) -> Tiles:
+        """`count` given rows for each box."""
+        first = torch.arange(0, count, lanes(dtype), dtype=torch.int32)
+        size = (count - first).clamp(max=lanes(dtype))
+        box = torch.arange(boxes, dtype=torch.int32).repeat_interleave(len(first))
+        return cls(box, first.repeat(boxes), size.repeat(boxes))
+
+    @classmethod
+    def _grouped(cls, owner: Tensor, key: Tensor, most: int) -> Tiles:
+        rows = torch.arange(len(key))
+        new = torch.cat([torch.ones(1, dtype=torch.bool), key[1:] != key[:-1]])
+        begin = torch.where(new, rows, 0).cummax(0).values
+        first = ((rows - begin) % most == 0).nonzero()[:, 0]
+        count = torch.diff(first, append=torch.tensor([len(key)]))
+        return cls(owner[first].int(), first.int(), count.int())
+
+
+class Found(NamedTuple):
+    """What a sweep found: bounds, and the rows on the input with their bias where they were asked for.
+
+    Of unit rows: low and high (E,), slopes (2, E, n) and bias (2, E), the rows first and then their negations.
+    Of given rows: low (B, S), high is low, slopes (B, S, n), bias (B, S). `complete` is False when time ran out.
+    """
+
+    low: Tensor
+    high: Tensor
+    slopes: Tensor | None
+    bias: Tensor | None
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Region:
+    """Boxes of inputs by centre and radius (B, n), over which the tile itself takes the minimum (None: it does not),
+    the time that it may take, and how many steps of slope optimisation (only over boxes).
+    """
+
+    box: tuple[Tensor, Tensor] | None
+    size: int
+    seconds: float = math.inf
+    rounds: int = 0
+
+
+class TileSweep:
+    """Backward sweeps from one value; holds the weights as the library wants them, and no state of any pass."""
+
+    def __init__(self, graph: Graph, program: Program, dtype: torch.dtype) -> None:
+        self.program, self.dtype = program, dtype
+        self._kept: list[Tensor] = []
+        self._ops = (_Op * max(1, len(program.steps)))(*(self._op(graph, step) for step in program.steps))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the value; 1 pixel holds as many entries."""
+        return self.program.slots[self.program.at].geometry[0]
+
+    def units(self, relaxed: Mapping[str, Entries], tiles: Tiles, entry: Tensor, region: Region) -> Found:
+        """Both bounds of unit rows, entries `entry` (E,) of the value, grouped in tiles."""
+        total = len(entry)
+        low, high = (torch.empty(total, dtype=self.dtype) for _ in range(2))
+        slopes = bias = None
+        if region.box is None:
+            slopes, bias = low.new_empty(2, total, region.size), low.new_empty(2, total)
+        index = entry.int()
+        job = _Job(entries=_address(index), total=total, low=_address(low), high=_address(high))
+        return Found(low, high, slopes, bias, self._run(job, relaxed, tiles, region, (slopes, bias)))
+
+    def rows(self, relaxed: Mapping[str, Entries], given: Tensor, boxes: int, region: Region) -> Found:
+        """Lower bounds of rows (B or 1, S, size) on the value, with the rows on the input."""
+        given = given.contiguous()
+        count = given.shape[1]
+        low, bias = (given.new_empty(boxes, count) for _ in range(2))
+        slopes = given.new_empty(boxes, count, region.size)
+        job = _Job(
+            given=_address(given),
+            given_stride=count if len(given) > 1 else 0,
+            out_stride=count,
+            low=_address(low),
+        )
+        tiles = Tiles.of_rows(boxes, count, self.dtype)
+        return Found(low, low, slopes, bias, self._run(job, relaxed, tiles, region, (slopes, bias)))
+
+    def _run(
+        self,
+        job: _Job,
+        relaxed: Mapping[str, Entries],
+        tiles: Tiles,
+        region: Region,
+        out: tuple[Tensor | None, Tensor | None],
+    ) -> bool:
+        slots = (_Slot * len(self.program.slots))(
+            *(_slot(s, Entries.all(s.geometry) if s.scalar is None else relaxed[s.scalar]) for s in self.program.slots)
+        )
+        threads = max(1, min(torch.get_num_threads(), len(tiles.box)))
+        room = self.program.kept if region.rounds else self.program.arena
+        arena = torch.empty(threads * room * LANE_BYTES, dtype=torch.uint8)
+        job.slots, job.ops = ctypes.addressof(slots), ctypes.addressof(self._ops)
+        job.slot_count, job.op_count = len(slots), len(self.program.steps)
+        job.at, job.input, job.size = self.program.at, self.program.input, region.size
+        job.box, job.first, job.count = map(_address, tiles)
+        job.tiles = len(tiles.box)
+        job.slopes, job.bias = map(_address, out)
+        job.arena, job.arena_size, job.rounds = _address(arena), room, region.rounds
+        if region.box is not None:
+            center, radius = (x.contiguous() for x in region.box)
+            job.center, job.radius = _address(center), _address(radius)
+        return bool(_function("sweep", self.dtype)(ctypes.byref(job), threads, ctypes.c_double(region.seconds)))
+
+    def _op(self, graph: Graph, step: Step) -> _Op:
+        """One step, with its constants."""
+        made = _Op(int(step.kind), step.source, step.target)
+        if not step.node:
+            return made
+        node, params = graph[step.node], graph.params(graph[step.node])
+        weight, bias = params.get("weight"), params.get("bias")
+        if step.kind == StepKind.CONVOLUTION and weight is not None:
+            a = node.attrs
+            made.kernel, made.stride, made.padding, made.dilation = (
+                (_I32 * 2)(*([fill] * (2 - len(pair))), *pair)
+                for fill, pair in ((1, weight.shape[2:]), (1, a["stride"]), (0, a["padding"]), (1, a["dilation"]))
+            )
+            made.rows, made.columns = weight.shape[:2]
+            weight = weight.flatten(2).permute(2, 0, 1)
+        elif step.kind == StepKind.LINEAR and weight is not None:
+            made.rows, made.columns = weight.shape
+        elif step.kind == StepKind.SHIFT:
+            bias = params["offset"].expand(node.shape)
+        elif step.kind == StepKind.COPY:
+            factor = params.get("factor", torch.tensor(-1.0 if node.op == "neg" else step.sign))
+            weight = None if node.op in ("add", "sub") and step.sign == 1 else factor.expand(node.shape)
+        elif step.kind == StepKind.RELAX:
+            weight = bias = None
+        made.weight, made.bias = self._keep(weight), self._keep(bias)
+        return made
+
+    def _keep(self, constant: Tensor | None) -> int | None:
+        """The address of a constant in the library's layout."""
+        if constant is None:
+            return None
+        self._kept.append(constant.detach().to(self.dtype).contiguous())
+        return self._kept[-1].data_ptr()
+
+
+def lanes(dtype: torch.dtype) -> int:
+    """Rows that a tile holds."""
+    return LANE_BYTES // dtype.itemsize
+
+
+def available(dtype: torch.dtype) -> bool:
+    """Whether the native library is there and computes in this precision."""
+    return dtype in _NAMES and native().library is not None
+
+
+def _slot(slot: Slot, entries: Entries) -> _Slot:
+    made = _Slot(*slot.geometry, *map(_address, (entries.start, entries.channel, entries.flat)))
+    for i, line in enumerate(entries.lines):
+        made.lines[i] = line.data_ptr()
+    if len(entries.start) > 1:
+        made.start_stride, made.entry_stride = entries.start.shape[1], entries.channel.shape[1]
+    made.offset, made.kept = slot.offset, slot.kept
+    return made
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    return (_P * len(tensors))(*map(_address, tensors))
+
+
+def _function(name: str, dtype: torch.dtype) -> Any:
+    return getattr(native().library, f"{name}_{_NAMES[dtype]}")

@@ -1,0 +1,111 @@
+"""Backward sweeps in cache-sized tiles, for the networks that have a program (see relaxations/kernels)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from relaxations.kernels.program import Geometry, compile_sweep
+from relaxations.kernels.tiles import Entries, Found, Region, Tiles, TileSweep, available
+from relaxations.rule import RULES, Call, Relaxation
+from relaxations.scalar.lines import ScalarLines
+from relaxations.scalar.rule import ScalarRule
+from relaxations.sets import Box, InputSet
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Steps of slope optimisation for the rows of intermediate values, and for the last rows."""
+
+    inner: int = 0
+    last: int = 0
+
+
+NO_ROUNDS = Rounds()
+
+
+class TilePrograms:
+    """The tile sweeps of a graph, made when they are first asked for and again when its constants have changed."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._made: dict[tuple[str, torch.dtype], tuple[TileSweep | None, tuple[int, ...]]] = {}
+
+    def sweep(self, at: str, like: Tensor) -> TileSweep | None:
+        """The sweep from node `at` in the precision of `like`; None where there is none, or gradients are wanted."""
+        if like.device.type != "cpu" or not available(like.dtype):
+            return None
+        constants = self.graph.constants.values()
+        if torch.is_grad_enabled() and any(c.requires_grad for c in constants):
+            return None
+        versions = tuple(0 if c.is_inference() else c._version for c in constants)
+        key = (at, like.dtype)
+        if key not in self._made or self._made[key][1] != versions:
+            program = compile_sweep(self.graph, at)
+            made = None if program is None else TileSweep(self.graph, program, like.dtype)
+            self._made[key] = made, versions
+        return self._made[key][0]
+
+
+class TilePass:
+    """The tile sweeps of one pass over `region`, with the relaxations that it has found so far."""
+
+    def __init__(
+        self, programs: TilePrograms, region: InputSet, relaxations: Mapping[str, Relaxation], rounds: Rounds
+    ) -> None:
+        self.programs, self.region, self.relaxations, self.rounds = programs, region, relaxations, rounds
+        box = region.box()
+        self.like, self.boxes = box.lower, len(box)
+        self.box = (region.center, region.radius) if isinstance(region, Box) else None
+        self._entries: dict[str, Entries] = {}
+
+    def sweep(self, at: str) -> TileSweep | None:
+        """How to sweep from node `at`; None: not in tiles."""
+        found = self.programs.sweep(at, self.like)
+        if found is None or (torch.is_grad_enabled() and self.like.requires_grad):
+            return None
+        for name in found.program.scalars:
+            lines = self.relaxations.get(name)
+            if not isinstance(lines, ScalarLines) or lines.lower_slope.requires_grad or lines.upper_slope.requires_grad:
+                return None
+        return found
+
+    def both(self, sweep: TileSweep, owner: Tensor, entry: Tensor, deadline: float) -> tuple[Tensor, Tensor] | None:
+        """Bounds (E,) of entries of the value over boxes owner (E,), both sorted; None: out of time."""
+        area = math.prod(sweep.program.slots[sweep.program.at].geometry[1:])
+        tiles = Tiles.of_units(owner, entry, area, sweep.dtype)
+        found = sweep.units(self._relaxed(sweep), tiles, entry, self._region(deadline, self.rounds.inner))
+        if not found.complete:
+            return None
+        if found.slopes is None or found.bias is None:
+            return found.low, found.high
+        least = [self.region.minimize(rows[:, None], owner)[:, 0] for rows in found.slopes]
+        return found.bias[0] + least[0], -(found.bias[1] + least[1])
+
+    def rows(self, sweep: TileSweep, rows: Tensor, deadline: float) -> Found:
+        """Lower bounds of rows (B or 1, S, *N) on the value, with the rows on the input."""
+        found = sweep.rows(self._relaxed(sweep), rows.flatten(2), self.boxes, self._region(deadline, self.rounds.last))
+        if self.box is None and found.slopes is not None and found.bias is not None:
+            return found._replace(low=found.bias + self.region.minimize(found.slopes))
+        return found
+
+    def _region(self, deadline: float, rounds: int) -> Region:
+        return Region(self.box, self.like.shape[1], deadline - time.monotonic(), 0 if self.box is None else rounds)
+
+    def _relaxed(self, sweep: TileSweep) -> Mapping[str, Entries]:
+        for slot in sweep.program.slots:
+            if slot.scalar is not None and slot.scalar not in self._entries:
+                self._entries[slot.scalar] = self._listed(slot.scalar, slot.geometry)
+        return self._entries
+
+    def _listed(self, name: str, geometry: Geometry) -> Entries:
+        lines, node, graph = self.relaxations[name], self.programs.graph[name], self.programs.graph
+        rule = RULES[node.op]
+        assert isinstance(lines, ScalarLines) and isinstance(rule, ScalarRule)
+        return Entries.of(lines, geometry, rule.lower_slopes(Call.of(graph, node)) if self.rounds != Rounds() else None)
