@@ -74,9 +74,9 @@ class CurveRule(ScalarRule):
 
     def inside(self, call: Call, box: Interval) -> Interval:
         """The box, with every entry that has no lines replaced by one harmless point."""
-        good = self.known(call, box)
-        if bool(good.all()):
+        if self.usual(call, box):
             return box
+        good = self.known(call, box)
         return Interval(torch.where(good, box.lower, 1.0), torch.where(good, box.upper, 1.0))
 
     # --- intercepts ---

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
+from graphs.ops import OPS
+from relaxations.finite import all_finite
 from relaxations.rule import Call, Interval, Rule
 from relaxations.scalar.lines import ScalarLines
 
@@ -49,22 +52,32 @@ class ScalarRule(Rule):
     def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
         """The exact range, rounded outward; infinite where the box leaves the op's domain."""
         (box,) = inputs
-        points = [box.lower, box.upper, *(torch.full_like(box.lower, t).clamp(*box) for t in self.turns)]
-        values = [self._limit(call, x) for x in points]
-        noises = [self.noise(x, v).nan_to_num(posinf=0.0) for x, v in zip(points, values, strict=True)]
+        turning = [box.lower.clamp(min=t).minimum(box.upper) for t in self.turns]
+        points = [box.lower, *turning, box.upper]
+        values, valid = [self.f(call, x) for x in points], self.valid(call, box)
+        usual = all_finite(*values) and (valid is None or bool(valid.all()))
+        if not usual:
+            values = [self._limit(call, x, value) for x, value in zip(points, values, strict=True)]
+        noises = [self.noise(x, v) for x, v in zip(points, values, strict=True)]
+        if not usual:
+            noises = [noise.nan_to_num(posinf=0.0) for noise in noises]
         lows = [v - e for v, e in zip(values, noises, strict=True)]
         highs = [v + e for v, e in zip(values, noises, strict=True)]
-        low, high = lows[0], highs[0]
-        for x, y in zip(lows[1:], highs[1:], strict=True):
-            low, high = low.minimum(x), high.maximum(y)
-        low, high = low.clamp(*self.range(call)), high.clamp(*self.range(call))
-        lost, valid = low.isnan() | high.isnan(), self.valid(call, box)
+        if self.turns or not OPS[call.node.op].monotone:
+            low, high = reduce(torch.minimum, lows), reduce(torch.maximum, highs)
+        else:
+            low, high = lows[0], highs[-1]
+        image = self.range(call)
+        if image != (-math.inf, math.inf):
+            low, high = low.clamp(*image), high.clamp(*image)
+        if usual:
+            return Interval(low, high)
+        lost = low.isnan() | high.isnan()
         lost = lost if valid is None else lost | ~valid
         return Interval(torch.where(lost, -math.inf, low), torch.where(lost, math.inf, high))
 
-    def _limit(self, call: Call, x: Tensor) -> Tensor:
+    def _limit(self, call: Call, x: Tensor, value: Tensor) -> Tensor:
         """f(x), also at infinity, where forms like 0 times infinity are computed at the last finite number."""
-        value = self.f(call, x)
         lost = value.isnan() & x.isinf()
         if not bool(lost.any()):
             return value
@@ -96,6 +109,13 @@ class ScalarRule(Rule):
         size = box.lower.abs().maximum(box.upper.abs())
         return (box.width > torch.finfo(size.dtype).eps ** 0.75 * size,)
 
+    def usual(self, call: Call, box: Interval) -> bool:
+        """Whether all ends are finite and in the op's domain; may say no by mistake."""
+        if not all_finite(*box):
+            return False
+        valid = self.valid(call, box)
+        return valid is None or bool(valid.all())
+
     def known(self, call: Call, box: Interval) -> Tensor:
         """Entries with finite ends in the op's domain."""
         finite, valid = box.lower.isfinite() & box.upper.isfinite(), self.valid(call, box)
@@ -104,11 +124,11 @@ class ScalarRule(Rule):
     def guarded(self, call: Call, box: Interval, lines: ScalarLines) -> ScalarLines:
         """`lines` where they are finite, elsewhere the constant lines of the interval."""
         fields = (lines.lower_slope, lines.lower_bias, lines.upper_slope, lines.upper_bias)
+        if all_finite(*fields) and self.usual(call, box):
+            return lines
         good = self.known(call, box)
         for part in fields:
             good = good if part is None else good & part.isfinite()
-        if bool(good.all()):
-            return lines
         low, high = self.interval(call, [box])
         zero = torch.zeros_like(low)
         return ScalarLines(

@@ -14,6 +14,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from relaxations.finite import all_finite
 from relaxations.rule import Call, Interval, rule
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
@@ -47,6 +48,8 @@ class VertexRule(ScalarRule):
 
     def inside(self, box: Interval) -> Interval:
         """The box, with 0 for entries without end."""
+        if all_finite(*box):
+            return box
         good = box.lower.isfinite() & box.upper.isfinite()
         return Interval(torch.where(good, box.lower, 0.0), torch.where(good, box.upper, 0.0))
 
