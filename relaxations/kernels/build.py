@@ -51,39 +51,38 @@ def compile_all() -> tuple[list[Path], str]:
         return [], f"not supported on {sys.platform}"
     if shutil.which(command[0]) is None:
         return [], f"no C++ compiler ({command[0]}; set CXX)"
-    built: list[Path] = []
     with tempfile.TemporaryDirectory() as folder:
+        made: list[Path] = []
         for target in targets():
-            made, path = Path(folder) / f"{target}.so", library_path(target)
-            failure = _compile(
-                [*command, *FLAGS, *([f"-march={target}"] if target in LEVELS else [])], Path(folder), made
-            )
+            path = Path(folder) / f"{target}.so"
+            failure = _compile([*command, *FLAGS, *([f"-march={target}"] if target in LEVELS else [])], path)
             if failure:
                 return [], failure
-            beside = path.with_suffix(".new.so")  # a running process keeps the old file
-            shutil.copyfile(made, beside)
-            os.replace(beside, path)
-            built.append(path)
-    return built, ""
+            made.append(path)
+        for path in made:
+            beside = library_path(path.stem).with_suffix(".new.so")  # a running process keeps the old file
+            shutil.copyfile(path, beside)
+            os.replace(beside, library_path(path.stem))
+    return [library_path(target) for target in targets()], ""
 
 
-def _compile(command: Sequence[str], folder: Path, made: Path) -> str:
+def _compile(command: Sequence[str], made: Path) -> str:
     """Compile and link one library, all sources at once; the compiler's message when it failed."""
     import subprocess
 
     define = f'-DVERIF_FINGERPRINT="{fingerprint()}"'
     running, objects = [], []
     for source in sorted((HERE / "native").glob("*.cpp")):
-        objects.append(folder / f"{made.stem}-{source.stem}.o")
+        objects.append(made.parent / f"{made.stem}-{source.stem}.o")
         parts = [*command, define, "-c", str(source), "-o", str(objects[-1])]
         running.append(subprocess.Popen(parts, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     said = [(process.communicate()[0], process.returncode) for process in running]
     failed = [text for text, code in said if code]
     if failed:
-        return "\n".join(failed)
+        return "\n".join(failed).strip() or f"{command[0]} failed"
     link = [command[0], "-shared", *map(str, objects), "-o", str(made)]  # without -fopenmp: no libgomp of its own
     done = subprocess.run(link, capture_output=True, text=True, check=False)
-    return done.stderr if done.returncode else ""
+    return (done.stderr.strip() or f"{command[0]} failed to link") if done.returncode else ""
 
 
 if __name__ == "__main__":
