@@ -7,7 +7,6 @@ coefficients, and those of one coefficient an entry, map the two ends directly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graphs.ops import OPS, Kind
+from relaxations.finite import known
 from relaxations.rule import RULES, Affine, Call, Interval, Relaxation, Rule
 from relaxations.selections import STARTS, Selection, constant, has_offset
 from relaxations.transposes import TRANSPOSES, Shapes, vjp_transpose
@@ -66,8 +66,7 @@ class AffineRule(Rule):
 
     def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
         """Exact when the inputs' entries vary independently; infinite ends stay sound (NaN becomes infinite)."""
-        lower, upper = _pair(call, [(i.lower, i.upper) for i in inputs], linear=False)
-        return Interval(torch.where(lower.isnan(), -math.inf, lower), torch.where(upper.isnan(), math.inf, upper))
+        return known(*_pair(call, [(i.lower, i.upper) for i in inputs], linear=False))
 
     def relax(self, call: Call, inputs: Sequence[Interval]) -> AffineRelaxation:
         """The op itself."""
@@ -79,31 +78,38 @@ def _pair(call: Call, pairs: Sequence[tuple[Tensor, Tensor]], *, linear: bool) -
     if not linear:
         return _ends(call, [p[0] for p in pairs], [p[1] for p in pairs], linear=False)
     lead = pairs[0][0].shape[:2]
-    flat = [(lower.flatten(0, 1), upper.flatten(0, 1)) for lower, upper in pairs]
-    lower, upper = _ends(call, [p[0] for p in flat], [p[1] for p in flat], linear=True)
-    return lower.unflatten(0, lead), upper.unflatten(0, lead)
+    lower = [p[0].flatten(0, 1) for p in pairs]
+    upper = [low if p[1] is p[0] else p[1].flatten(0, 1) for p, low in zip(pairs, lower, strict=True)]
+    low, high = _ends(call, lower, upper, linear=True)
+    below = low.unflatten(0, lead)
+    return below, below if high is low else high.unflatten(0, lead)
 
 
 def _ends(call: Call, lower: list[Tensor], upper: list[Tensor], *, linear: bool) -> tuple[Tensor, Tensor]:
+    """The op on pairs. One tensor on both sides, as before the first nonlinear op, stays one tensor."""
     drop = {"bias": None} if linear and "bias" in call.params else {}
-    if OPS[call.node.op].monotone:
-        low, high = call.forward(*lower), call.forward(*upper)
-        if linear and has_offset(call):
+    same = all(low is high for low, high in zip(lower, upper, strict=True))
+    if same or OPS[call.node.op].monotone:
+        low = call.forward(*lower, **drop)
+        high = low if same else call.forward(*upper, **drop)
+        if linear and not drop and has_offset(call):
             zero = call.forward(*(x.new_zeros(1, *x.shape[1:]) for x in lower))
-            low, high = low - zero, high - zero
+            low = low - zero
+            high = low if same else high - zero
         return low, high
     signed = SIGNED.get(call.node.op)
     if signed is not None:  # entry by entry: each end comes from one end, with no rounding on the way
         return signed(call, lower, upper)
-    middle = call.forward(*((a + b) / 2 for a, b in zip(lower, upper, strict=True)), **drop)
-    spread = _absolute(call, [(b - a) / 2 for a, b in zip(lower, upper, strict=True)])
-    return middle - spread, middle + spread
+    middles = [a.lerp(b, 0.5) for a, b in zip(lower, upper, strict=True)]
+    spread = _absolute(call, [b - m for b, m in zip(upper, middles, strict=True)])
+    middle = call.forward(*middles, **drop)
+    return middle - spread, middle.add_(spread)
 
 
 def _absolute(call: Call, xs: list[Tensor]) -> Tensor:
     """|linear part| applied to xs."""
     drop = {"bias": None} if "bias" in call.params else {}
-    return call.forward(*xs, weight=call.params["weight"].abs(), **drop)
+    return call.forward(*xs, weight=call.magnitude("weight"), **drop)
 
 
 def _scale(call: Call, lower: list[Tensor], upper: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from graphs.ir import Graph, Node
@@ -60,6 +62,23 @@ class Call:
     def attrs(self) -> Mapping[str, Any]:
         """The node's attributes."""
         return self.node.attrs
+
+    @cached_property
+    def _magnitudes(self) -> dict[str, tuple[int, Tensor]]:
+        return {}
+
+    def magnitude(self, name: str) -> Tensor:
+        """The absolute values of a constant, kept until it is changed in place.
+
+        Parameters in training are not kept: they need gradients, and `.data` changes them without a trace.
+        """
+        constant = self.params[name]
+        if constant.requires_grad or constant.is_inference() or torch.is_inference_mode_enabled():
+            return constant.abs()
+        version, held = constant._version, self._magnitudes.get(name)
+        if held is None or held[0] != version:
+            held = self._magnitudes[name] = version, constant.abs()
+        return held[1]
 
     def forward(self, *inputs: Tensor, **override: Any) -> Tensor:
         """The op itself on batched inputs; `override` replaces params or attrs by name."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from relaxations.finite import all_finite
 from relaxations.rule import Affine, Relaxation
 
 
@@ -63,14 +64,29 @@ class ScalarLines(Relaxation):
 
     def push(self, inputs: Sequence[Affine]) -> Affine:
         """Each line applied to the bound of the input that its slope's sign asks for."""
-        x = inputs[0]
-        lower, upper = self.lower_slope, self.upper_slope
+        (x,) = inputs
+        lower, upper = (x.lower_slope, x.lower_bias), (x.upper_slope, x.upper_bias)
         return Affine(
-            _mix(lower.unsqueeze(1), x.lower_slope, x.upper_slope),
-            _plus(_mix(lower, x.lower_bias, x.upper_bias), self.lower_bias, -math.inf),
-            _mix(upper.unsqueeze(1), x.upper_slope, x.lower_slope),
-            _plus(_mix(upper, x.upper_bias, x.lower_bias), self.upper_bias, math.inf),
+            *_apply(self.lower_slope, self.lower_bias, (lower, upper), -math.inf),
+            *_apply(self.upper_slope, self.upper_bias, (upper, lower), math.inf),
         )
+
+
+Bound = tuple[Tensor, Tensor]  # slopes (B, K, *N) and bias (B, *N) of one side
+
+
+def _apply(k: Tensor, bias: Tensor | None, sides: tuple[Bound, Bound], unknown: float) -> Bound:
+    """A line k x + bias of a value between two bounds: the first bound where k > 0, the second one where k < 0."""
+    first, second = sides
+    mixed = bool((k.detach().amin() < 0) if k.numel() else False)
+    slope, value = (
+        _mix(side, a, b) if mixed and b is not a else side * a
+        for side, a, b in zip((k.unsqueeze(1), k), first, second, strict=True)
+    )
+    total = value if bias is None else value + bias
+    if not all_finite(total):  # an unknown bound: it does not count where k is zero
+        total = _plus(_times(k.clamp(min=0), first[1]) + _times(k.clamp(max=0), second[1]), bias, unknown)
+    return slope, total
 
 
 def _flat(x: Tensor, lead: int) -> Tensor:
@@ -92,8 +108,7 @@ def _times(a: Tensor, b: Tensor) -> Tensor:
 
 def _mix(k: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """k times `first` where k > 0 and times `second` where k < 0."""
-    product = _times(k.clamp(min=0), first)
-    return product + _times(k.clamp(max=0), second) if bool((k < 0).any()) else product
+    return torch.addcmul(k.clamp(min=0) * first, k.clamp(max=0), second)
 
 
 def _plus(value: Tensor, bias: Tensor | None, unknown: float) -> Tensor:
