@@ -61,12 +61,14 @@ class Entries:
 
     start (B, pixels + 1), channel and flat (B, size), all int32; lines (B, size) in the same order, or none: slope and
     bias of the lower line, those of the upper line, and the range of slopes that the lower line may have instead.
+    `finite`: whether all slopes are; a product with a slope that is not could be lost among those that are left out.
     """
 
     start: Tensor
     channel: Tensor
     flat: Tensor
     lines: tuple[Tensor, ...] = ()
+    finite: bool = True
 
     @classmethod
     def of(cls, relaxation: ScalarLines, geometry: Geometry, slopes: tuple[float, float] | None = None) -> Entries:
@@ -82,8 +84,9 @@ class Entries:
         index = [torch.empty(boxes, n, dtype=torch.int32) for n in (area + 1, channels * area, channels * area)]
         lines = tuple(like.new_empty(boxes, channels * area) for _ in held)
         sizes = map(_I64, (boxes, channels, area))
-        _function("list", like.dtype)(*sizes, _pointers(held), *(_P(x.data_ptr()) for x in index), _pointers(lines))
-        return cls(index[0], index[1], index[2], lines)
+        outputs = (*(_P(x.data_ptr()) for x in index), _pointers(lines))
+        finite = _function("list", like.dtype)(*sizes, _pointers(held), *outputs)
+        return cls(index[0], index[1], index[2], lines, bool(finite))
 
     @staticmethod
     @lru_cache(maxsize=64)
@@ -159,12 +162,17 @@ class TileSweep:
     def __init__(self, graph: Graph, program: Program, dtype: torch.dtype) -> None:
         self.program, self.dtype = program, dtype
         self._kept: list[Tensor] = []
+        self._copied: list[tuple[Tensor, Tensor]] = []
         self._ops = (_Op * max(1, len(program.steps)))(*(self._op(graph, step) for step in program.steps))
 
     @property
     def channels(self) -> int:
         """Channels of the value; 1 pixel holds as many entries."""
         return self.program.slots[self.program.at].geometry[0]
+
+    def current(self) -> bool:
+        """Whether the constants that had to be copied still have the values of their copies."""
+        return all(torch.equal(constant, copy) for constant, copy in self._copied)
 
     def units(self, relaxed: Mapping[str, Entries], tiles: Tiles, entry: Tensor, region: Region) -> Found:
         """Both bounds of unit rows, entries `entry` (E,) of the value, grouped in tiles."""
@@ -249,7 +257,10 @@ class TileSweep:
         """The address of a constant in the library's layout."""
         if constant is None:
             return None
-        self._kept.append(constant.detach().to(self.dtype).contiguous())
+        constant = constant.detach()
+        self._kept.append(constant.to(self.dtype).contiguous())
+        if self._kept[-1].data_ptr() != constant.data_ptr():
+            self._copied.append((constant, self._kept[-1]))
         return self._kept[-1].data_ptr()
 
 

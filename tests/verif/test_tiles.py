@@ -1,21 +1,20 @@
-"""Tile sweeps against the plain torch sweep on the same relaxations, for every native library that this machine runs."""
+"""Tile sweeps against the plain torch sweep on the same relaxations, for every library that this machine runs."""
 
 from __future__ import annotations
 
 import ctypes
 import math
-import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from graphs import Graph, GraphBuilder
+from graphs import Graph
 from relaxations.kernels import library as library_module, tiles as tiles_module
 from relaxations.kernels.build import fingerprint, library_path, targets
 from relaxations.kernels.library import Native
-from relaxations.sets import Box, InputSet
+from relaxations.sets import InputSet
 from tests.verif.tiled import (
     REGIONS,
     Random,
@@ -27,8 +26,7 @@ from tests.verif.tiled import (
     units,
     with_shared_lines,
 )
-from verif.bounds import Engine
-from verif.bounds.engine import OutOfTime, _by_pixel
+from verif.bounds.engine import _by_pixel
 from verif.bounds.tiles import NO_ROUNDS, TilePass, TilePrograms
 
 RUNS = library_module._CAPABILITY.get(torch.backends.cpu.get_cpu_capability(), ())

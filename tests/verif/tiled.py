@@ -41,7 +41,8 @@ class Random:
         return self.builder.build([self.values[-1]])
 
     def normal(self, *shape: int, fan_in: int = 1) -> Tensor:
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64) / fan_in**0.5
+        drawn = torch.randn(shape, generator=self.generator, dtype=torch.float64)
+        return drawn / math.sqrt(fan_in)
 
     def pick(self) -> str:
         """A value to go on from, most often a late one."""
@@ -132,7 +133,8 @@ def random_region(kind: str, size: int, boxes: int, seed: int) -> InputSet:
     box = Box(center - draw(boxes, size), center + draw(boxes, size))
     name, _, norm = kind.partition(" ")
     ball = Ball(center, 0.1 + draw(boxes), {"1": 1, "2": 2}.get(norm, math.inf))
-    return {"box": box, "ball": ball, "meet": Meet(box, Ball(center, 0.1 + draw(boxes), 2))}[name]
+    made: dict[str, InputSet] = {"box": box, "ball": ball, "meet": Meet(box, Ball(center, 0.1 + draw(boxes), 2))}
+    return made[name]
 
 
 def relax(graph: Graph, region: InputSet) -> Relaxations:
@@ -198,7 +200,7 @@ def _absolute(relaxation: Relaxation, rows: Tensor) -> tuple[tuple[Tensor, ...],
     assert isinstance(relaxation, ScalarLines)
     slope = relaxation.lower_slope.abs().maximum(relaxation.upper_slope.abs()).unsqueeze(1)
     biases = [b.abs().unsqueeze(1) for b in (relaxation.lower_bias, relaxation.upper_bias) if b is not None]
-    share = (rows * sum(biases)).reshape(len((rows * slope)), rows.shape[1], -1).sum(2) if biases else rows.new_zeros(1)
+    share = (rows * sum(biases)).reshape(len(rows * slope), rows.shape[1], -1).sum(2) if biases else rows.new_zeros(1)
     return (rows * slope,), share
 
 

@@ -262,7 +262,9 @@ class _State:
         if time.monotonic() > self.deadline:
             raise OutOfTime
         like = self.intervals[self.engine.source].lower
-        tiled = None if both or owner is not None else self.tiles.sweep(at)
+        tiled = None
+        if not both and owner is None:
+            tiled = self.tiles.sweep(at, rows if isinstance(rows, Tensor) else None)
         if tiled is not None:
             dense = rows.dense(like, self.engine.graph[at].shape) if isinstance(rows, Selection) else rows
             result = self.tiles.rows(tiled, dense, self.deadline)

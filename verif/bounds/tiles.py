@@ -35,46 +35,74 @@ class TilePrograms:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._made: dict[tuple[str, torch.dtype], tuple[TileSweep | None, tuple[int, ...]]] = {}
+        self._made: dict[tuple[str, torch.dtype], TileSweep | None] = {}
+        self._state: tuple[tuple[int, int], ...] = ()
+        self._finite = True
+
+    def renew(self) -> None:
+        """Forget what was made of constants that have changed; to be called before each pass."""
+        constants = self.graph.constants.values()
+        state = tuple((c.data_ptr(), 0 if c.is_inference() else c._version) for c in constants)
+        if state != self._state or not all(made is None or made.current() for made in self._made.values()):
+            self._made.clear()
+            self._state, self._finite = state, all(bool(c.isfinite().all()) for c in constants)
 
     def sweep(self, at: str, like: Tensor) -> TileSweep | None:
-        """The sweep from node `at` in the precision of `like`; None where there is none, or gradients are wanted."""
-        if like.device.type != "cpu" or not available(like.dtype):
+        """The sweep from node `at` in the precision of `like`; None where there is none, or gradients are wanted.
+
+        None as well for weights that are not finite: a tile leaves out products with entries that are zero.
+        """
+        if like.device.type != "cpu" or not available(like.dtype) or not self._finite:
             return None
-        constants = self.graph.constants.values()
-        if torch.is_grad_enabled() and any(c.requires_grad for c in constants):
+        if not _readable(like, *(c for c in self.graph.constants.values() if c.is_floating_point())):
             return None
-        versions = tuple(0 if c.is_inference() else c._version for c in constants)
         key = (at, like.dtype)
-        if key not in self._made or self._made[key][1] != versions:
+        if key not in self._made:
             program = compile_sweep(self.graph, at)
-            made = None if program is None else TileSweep(self.graph, program, like.dtype)
-            self._made[key] = made, versions
-        return self._made[key][0]
+            self._made[key] = None if program is None else TileSweep(self.graph, program, like.dtype)
+        return self._made[key]
+
+
+def _readable(like: Tensor, *tensors: Tensor | None) -> bool:
+    """Whether the library can read tensors for sweeps in the precision of `like`, and no gradient in them is wanted."""
+    grad = torch.is_grad_enabled()
+    return all(
+        x is None or (x.dtype == like.dtype and x.device == like.device and not (grad and x.requires_grad))
+        for x in tensors
+    )
 
 
 class TilePass:
     """The tile sweeps of one pass over `region`, with the relaxations that it has found so far."""
 
     def __init__(
-        self, programs: TilePrograms, region: InputSet, relaxations: Mapping[str, Relaxation], rounds: Rounds
+        self,
+        programs: TilePrograms,
+        region: InputSet,
+        relaxations: Mapping[str, Relaxation],
+        rounds: Rounds = NO_ROUNDS,
     ) -> None:
         self.programs, self.region, self.relaxations, self.rounds = programs, region, relaxations, rounds
         box = region.box()
-        self.like, self.boxes = box.lower, len(box)
+        self.like, self.upper, self.boxes = box.lower, box.upper, len(box)
         self.box = (region.center, region.radius) if isinstance(region, Box) else None
-        self._entries: dict[str, Entries] = {}
+        self._entries: dict[tuple[str, Geometry], Entries] = {}
+        programs.renew()
 
-    def sweep(self, at: str) -> TileSweep | None:
-        """How to sweep from node `at`; None: not in tiles."""
+    def sweep(self, at: str, rows: Tensor | None = None) -> TileSweep | None:
+        """How to sweep from node `at` (with given rows); None: not in tiles."""
         found = self.programs.sweep(at, self.like)
-        if found is None or (torch.is_grad_enabled() and self.like.requires_grad):
+        if found is None or not _readable(self.like, self.like, self.upper, rows):
+            return None
+        if rows is not None and (len(rows) > self.boxes or not bool(rows.isfinite().all())):
             return None
         for name in found.program.scalars:
             lines = self.relaxations.get(name)
-            if not isinstance(lines, ScalarLines) or lines.lower_slope.requires_grad or lines.upper_slope.requires_grad:
+            if not isinstance(lines, ScalarLines):
                 return None
-        return found
+            if not _readable(self.like, lines.lower_slope, lines.lower_bias, lines.upper_slope, lines.upper_bias):
+                return None
+        return found if all(entries.finite for entries in self._relaxed(found).values()) else None
 
     def both(self, sweep: TileSweep, owner: Tensor, entry: Tensor, deadline: float) -> tuple[Tensor, Tensor] | None:
         """Bounds (E,) of entries of the value over boxes owner (E,), both sorted; None: out of time."""
@@ -90,7 +118,8 @@ class TilePass:
 
     def rows(self, sweep: TileSweep, rows: Tensor, deadline: float) -> Found:
         """Lower bounds of rows (B or 1, S, *N) on the value, with the rows on the input."""
-        found = sweep.rows(self._relaxed(sweep), rows.flatten(2), self.boxes, self._region(deadline, self.rounds.last))
+        flat = rows.reshape(*rows.shape[:2], sweep.program.slots[sweep.program.at].size)
+        found = sweep.rows(self._relaxed(sweep), flat, self.boxes, self._region(deadline, self.rounds.last))
         if self.box is None and found.slopes is not None and found.bias is not None:
             return found._replace(low=found.bias + self.region.minimize(found.slopes))
         return found
@@ -99,10 +128,14 @@ class TilePass:
         return Region(self.box, self.like.shape[1], deadline - time.monotonic(), 0 if self.box is None else rounds)
 
     def _relaxed(self, sweep: TileSweep) -> Mapping[str, Entries]:
+        found = {}
         for slot in sweep.program.slots:
-            if slot.scalar is not None and slot.scalar not in self._entries:
-                self._entries[slot.scalar] = self._listed(slot.scalar, slot.geometry)
-        return self._entries
+            if slot.scalar is not None:  # a value may be flat for one sweep and a map for another
+                key = slot.scalar, slot.geometry
+                if key not in self._entries:
+                    self._entries[key] = self._listed(*key)
+                found[slot.scalar] = self._entries[key]
+        return found
 
     def _listed(self, name: str, geometry: Geometry) -> Entries:
         lines, node, graph = self.relaxations[name], self.programs.graph[name], self.programs.graph

@@ -6,7 +6,7 @@
 template <class F>
 void linear(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias) {
     const bool add = open(to, Window{0, to.height, 0, to.width});
-    if (op.bias) from.each([&](int k) { bias += from.at[k] * op.bias[from.flat[k]]; });
+    if (op.bias) bias += blocked<F>(from, [&](int k) { return from.at[k] * op.bias[from.flat[k]]; });
     const Matrix<F> weight{op.weight, op.columns, 1};
     by_columns<F>(to.at, to.flat, to.start[to.height * to.width], add, [&](auto n, const int32_t* columns, V<F>* sum) {
         for (int y = from.window.top; y < from.window.bottom; ++y) {
@@ -40,7 +40,7 @@ void convolution(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias, 
     reach(w.top, w.bottom, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], to.height, window.top, window.bottom);
     reach(w.left, w.right, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], to.width, window.left, window.right);
     const bool add = open(to, window);
-    if (op.bias) from.each([&](int k) { bias += from.at[k] * op.bias[from.channel[k]]; });
+    if (op.bias) bias += blocked<F>(from, [&](int k) { return from.at[k] * op.bias[from.channel[k]]; });
     const int64_t step = int64_t(op.rows) * op.columns;
     Tap *down = scratch, *across = scratch + op.kernel[0];
     for (int y = window.top; y < window.bottom; ++y) {
@@ -76,7 +76,7 @@ void copy(const Rows<F>& from, Rows<F>& to, const F* factor) {
 
 template <class F>
 void shift(const Op<F>& op, const Rows<F>& from, V<F>& bias) {
-    from.each([&](int k) { bias += from.at[k] * op.bias[from.flat[k]]; });
+    bias += blocked<F>(from, [&](int k) { return from.at[k] * op.bias[from.flat[k]]; });
 }
 
 // Positive coefficients take the lower line, negative ones the upper line; NaN takes a line as well, and stays NaN.
@@ -84,22 +84,19 @@ void shift(const Op<F>& op, const Rows<F>& from, V<F>& bias) {
 template <class F, class Slope>
 void relax(Rows<F>& rows, V<F>& bias, Slope slope) {
     const V<F> zero = {};
-    rows.each([&](int k) {
+    bias += blocked<F>(rows, [&](int k) -> V<F> {
         const V<F> a = rows.at[k], lower = slope(k, a);
         const auto negative = a < 0;
         const V<F> share = a * (negative ? zero + rows.lines[UPPER_BIAS][k] : zero + rows.lines[LOWER_BIAS][k]);
-        bias += a == 0 ? zero : share;
         rows.at[k] = a * (negative ? zero + rows.lines[UPPER_SLOPE][k] : lower);
+        return a == 0 ? zero : share;
     });
 }
 
 template <class F>
 V<F> minimum(const Rows<F>& rows, const F* center, const F* radius) {
-    V<F> sum = {}, size = {};
-    rows.each([&](int k) {
+    return blocked<F>(rows, [&](int k) {
         const V<F> a = rows.at[k];
-        sum += a * center[rows.flat[k]];
-        size += (a < 0 ? -a : a) * radius[rows.flat[k]];
+        return a * center[rows.flat[k]] - (a < 0 ? -a : a) * radius[rows.flat[k]];
     });
-    return sum - size;
 }

@@ -106,7 +106,7 @@ void relax_forward(Rows<F>& rows, const Slopes<F>& slopes, const Pace& pace) {
         const V<F> square = slopes.square[k] * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
         slopes.mean[k] = mean, slopes.square[k] = square;
         V<F> next = slope + F(pace.step * pace.first) * mean / (root<F>(square * F(pace.second)) + F(1e-30));
-        next = next < least ? zero + least : next;
+        next = next >= least ? next : zero + least;  // also where it is NaN
         slopes.slope[k] = next > most ? zero + most : next;
     });
 }

@@ -5,10 +5,12 @@
 namespace {
 
 // LINES lines (boxes, channels * area), null for zero; out: start (boxes, area + 1), the others (boxes, channels * area).
+// Returns whether all slopes are finite.
 template <class F>
-void list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, int32_t* start, int32_t* channel,
-          int32_t* flat, F* const* listed) {
+int list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, int32_t* start, int32_t* channel,
+         int32_t* flat, F* const* listed) {
     const int64_t size = channels * area;
+    bool finite = true;
     for (int64_t b = 0; b < boxes; ++b) {
         int64_t count = 0;
         for (int64_t p = 0; p < area; ++p) {
@@ -20,6 +22,7 @@ void list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, 
                     const F value = lines[i] ? lines[i][from] : F(0);
                     listed[i][to] = value;
                     used |= i < LEAST && value != 0;
+                    if (i == LOWER_SLOPE || i == UPPER_SLOPE) finite &= value - value == 0;
                 }
                 if (!used) continue;
                 channel[to] = int32_t(c), flat[to] = int32_t(c * area + p);
@@ -28,15 +31,16 @@ void list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, 
         }
         start[b * (area + 1) + area] = int32_t(count);
     }
+    return finite;
 }
 
 }  // namespace
 
-extern "C" void list_float(int64_t boxes, int64_t channels, int64_t area, const float* const* lines, int32_t* start,
+extern "C" int list_float(int64_t boxes, int64_t channels, int64_t area, const float* const* lines, int32_t* start,
                            int32_t* channel, int32_t* flat, float* const* listed) {
-    list(boxes, channels, area, lines, start, channel, flat, listed);
+    return list(boxes, channels, area, lines, start, channel, flat, listed);
 }
-extern "C" void list_double(int64_t boxes, int64_t channels, int64_t area, const double* const* lines, int32_t* start,
+extern "C" int list_double(int64_t boxes, int64_t channels, int64_t area, const double* const* lines, int32_t* start,
                             int32_t* channel, int32_t* flat, double* const* listed) {
-    list(boxes, channels, area, lines, start, channel, flat, listed);
+    return list(boxes, channels, area, lines, start, channel, flat, listed);
 }

@@ -235,7 +235,7 @@ int sweep(const Job<F>& job, int threads, double seconds) {
         Worker<F> worker(job, static_cast<V<F>*>(job.arena) + job.arena_size * thread.fetch_add(1));
         for (int tile = next.fetch_add(1); tile < job.tiles && !late; tile = next.fetch_add(1)) {
             worker.run(tile);
-            if (std::chrono::steady_clock::now() > end) late = next < job.tiles;
+            if (std::chrono::steady_clock::now() > end && next < job.tiles) late = true;  // another may have taken the rest
         }
     }
     return !late;

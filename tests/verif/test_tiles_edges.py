@@ -1,0 +1,388 @@
+"""Tile sweeps where something is missing, undefined or changed: what is left to plain torch, and what is unknown."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from operator import attrgetter
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphs import Graph, GraphBuilder
+from relaxations.scalar.lines import ScalarLines
+from relaxations.sets import Box, InputSet
+from tests.verif.networks import PLAIN, mlp, residual, weights
+from tests.verif.test_tiles import fast as fast
+from tests.verif.tiled import Relaxations, plain, random_region, relax, units
+from verif.bounds import Engine, Pass, engine as engine_module
+from verif.bounds.engine import OutOfTime, _by_pixel
+from verif.bounds.tiles import TilePass, TilePrograms
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+def without_tiles(graph: Graph, region: InputSet, rows: Tensor | None = None) -> Pass:
+    """A pass by plain torch alone, with rows for undecided entries only, as tiles have them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TilePrograms, "sweep", lambda self, at, like: None)
+        patch.setattr(engine_module, "DENSE_SHARE", 2.0)
+        return Engine(graph).bound(region, rows)
+
+
+def same(graph: Graph, region: InputSet, rows: Tensor | None = None) -> Pass:
+    """A pass with tiles, which agrees with that by plain torch."""
+    tiled, torched = Engine(graph).bound(region, rows), without_tiles(graph, region, rows)
+    assert tiled.lower.shape == torched.lower.shape and tiled.slopes.shape == torched.slopes.shape
+    assert torch.allclose(tiled.lower, torched.lower, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(tiled.slopes, torched.slopes, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(tiled.bias, torched.bias, rtol=1e-9, atol=1e-9)
+    for name, held in torched.intervals.items():
+        assert torch.allclose(tiled.intervals[name].lower, held.lower, rtol=1e-9, atol=1e-9), name
+        assert torch.allclose(tiled.intervals[name].upper, held.upper, rtol=1e-9, atol=1e-9), name
+    return tiled
+
+
+def box(size: int, boxes: int, seed: int = 0) -> Box:
+    found = random_region("box", size, boxes, seed)
+    assert isinstance(found, Box)
+    return found
+
+
+def dense(builder: GraphBuilder, x: str, size: int, seed: int, *, bias: bool = True) -> str:
+    params = {"weight": weights(seed, size, builder.nodes[x].size)}
+    if bias:
+        params["bias"] = weights(seed + 100, size, 1).flatten()
+    return builder.add("linear", [x], params)
+
+
+def swept(graph: Graph, at: str, region: InputSet, relaxations: Relaxations) -> tuple[Tensor, Tensor]:
+    """Bounds (B, N) of every entry of a node in tiles."""
+    tiles = TilePass(TilePrograms(graph), region, relaxations)
+    sweep = tiles.sweep(at)
+    assert sweep is not None
+    owner, entry = _by_pixel(torch.ones(len(region), graph[at].size, dtype=torch.bool), sweep.channels)
+    found = tiles.both(sweep, owner, entry, math.inf)
+    assert found is not None
+    bounds = torch.zeros(2, len(region), graph[at].size, dtype=region.box().lower.dtype)
+    bounds[:, owner, entry] = torch.stack(found)
+    return bounds[0], bounds[1]
+
+
+def test_a_value_that_is_flat_for_one_sweep_and_a_map_for_another() -> None:
+    builder = GraphBuilder()
+    flat = builder.add("relu", [dense(builder, builder.input("x", (20,)), 27, 0)])
+    side = builder.add("relu", [dense(builder, flat, 5, 1)])  # this sweep sees a flat value of 27 entries
+    image = builder.add("reshape", [flat], attrs={"shape": (1, 3, 3, 3)})  # this one a map of 9 pixels
+    conv = builder.add("conv", [image], {"weight": weights(2, 4, 3, 3, 3)}, PLAIN)
+    joined = builder.add("relu", [conv])
+    head = dense(builder, builder.add("reshape", [joined], attrs={"shape": (36,)}), 3, 3)
+    graph = builder.build([builder.add("add", [head, dense(builder, side, 3, 4)])])
+    same(graph, box(20, 3))
+
+
+def test_a_map_that_no_convolution_reads() -> None:
+    builder = GraphBuilder()
+    x = dense(builder, builder.input("x", (20,)), 24, 0)
+    x = dense(builder, builder.add("relu", [x]), 24, 1)
+    x = builder.add("relu", [builder.add("reshape", [x], attrs={"shape": (1, 2, 3, 4)})])
+    graph = builder.build([dense(builder, builder.add("reshape", [x], attrs={"shape": (24,)}), 3, 2)])
+    same(graph, box(20, 3))
+
+
+def test_an_output_without_axes() -> None:
+    builder = GraphBuilder()
+    x = builder.add("relu", [dense(builder, builder.input("x", (20,)), 7, 0)])
+    x = builder.add("reshape", [dense(builder, x, 1, 1)], attrs={"shape": ()})
+    graph = builder.build([x])
+    same(graph, box(20, 3))
+    same(graph, box(20, 3), torch.tensor([[1.0], [-2.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("boxes", [1, 3])
+@pytest.mark.parametrize("kind", ["box", "ball 2", "meet"])
+def test_rows_of_their_own_for_each_box(kind: str, boxes: int) -> None:
+    """Also where one set serves several batches of rows."""
+    graph = mlp(1, (20, 9, 8, 4))
+    rows = torch.randn(3, 11, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    same(graph, random_region(kind, 20, boxes, 0), rows)
+
+
+def test_no_rows_at_all() -> None:
+    graph = mlp(1, (20, 9, 8, 4))
+    tiles = TilePass(TilePrograms(graph), box(20, 3), relax(graph, box(20, 3)))
+    sweep = tiles.sweep(graph.outputs[0])
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert sweep is not None
+    found = tiles.both(sweep, nothing, nothing, math.inf)
+    assert found is not None and found[0].shape == found[1].shape == (0,)
+    last = tiles.rows(sweep, torch.zeros(1, 0, 4, dtype=torch.float64), math.inf)
+    assert last.complete and last.low.shape == (3, 0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "sigmoid"])
+def test_a_batch_is_swept_as_its_boxes_one_by_one(name: str) -> None:
+    graph = {"mlp": mlp(3, (20, 12, 12, 5)), "residual": residual(), "sigmoid": mlp(2, (20, 9, 9, 3), "sigmoid")}[name]
+    region = box(graph[graph.inputs[0]].size, 5)
+    relaxations = relax(graph, region)
+    low, high = swept(graph, graph.outputs[0], region, relaxations)
+    for b in range(5):
+        one = torch.tensor([b])
+        taken = {name: relaxation.take(one) for name, relaxation in relaxations.items()}
+        alone = swept(graph, graph.outputs[0], region.take(one), taken)
+        assert torch.equal(alone[0], low[b : b + 1]) and torch.equal(alone[1], high[b : b + 1])
+    together = Engine(graph).bound(region).lower
+    singly = [Engine(graph).bound(region.take(torch.tensor([b]))).lower for b in range(5)]
+    assert torch.allclose(together, torch.cat(singly), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+def test_no_time(seconds: float) -> None:
+    graph = residual()
+    with pytest.raises(OutOfTime):
+        Engine(graph).bound(box(64, 3), deadline=time.monotonic() + seconds)
+
+
+def test_time_that_runs_out_in_one_thread_is_not_forgotten_by_another() -> None:
+    graph = mlp(1, (20, 40, 40, 4))
+    region = box(20, 1)
+    tiles = TilePass(TilePrograms(graph), region, relax(graph, region))
+    sweep = tiles.sweep(graph.outputs[0])
+    assert sweep is not None
+    rows = torch.randn(1, 24, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)  # three tiles
+    wanted = tiles.rows(sweep, rows, math.inf).low
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(3000):
+            found = tiles.rows(sweep, rows, 0.0)
+            assert not found.complete or torch.equal(found.low, wanted)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def gradients(make: Callable[[], tuple[Graph, InputSet, Tensor | None, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Gradients of the sum of all bounds of (network, region, rows) in a tensor: found, and by plain torch."""
+    graph, region, rows, wanted = make()
+    (found,) = torch.autograd.grad(Engine(graph).bound(region, rows).lower.sum(), wanted)
+    graph, region, rows, wanted = make()
+    (right,) = torch.autograd.grad(without_tiles(graph, region, rows).lower.sum(), wanted)
+    return found, right
+
+
+@pytest.mark.parametrize("sizes", [(20, 9, 4), (20, 4)])
+@pytest.mark.parametrize("part", ["lower", "upper", "center", "radius", "first.upper", "second.radius"])
+def test_gradients_in_the_region(part: str, sizes: tuple[int, ...]) -> None:
+    def make() -> tuple[Graph, InputSet, Tensor | None, Tensor]:
+        kind = {"lower": "box", "upper": "box", "center": "ball 2", "radius": "ball 2"}.get(part, "meet")
+        region = random_region(kind, 20, 2, 0)
+        return mlp(1, sizes), region, None, attrgetter(part)(region).requires_grad_()
+
+    found, right = gradients(make)
+    assert torch.allclose(found, right, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_in_the_rows() -> None:
+    def make() -> tuple[Graph, InputSet, Tensor | None, Tensor]:
+        rows = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+        return mlp(1, (20, 9, 4)), box(20, 2), rows, rows
+
+    found, right = gradients(make)
+    assert torch.allclose(found, right, rtol=1e-9, atol=1e-9) and bool(right.any())
+
+
+@pytest.mark.parametrize("role", ["weight", "bias"])
+def test_gradients_in_the_network(role: str) -> None:
+    def make() -> tuple[Graph, InputSet, Tensor | None, Tensor]:
+        graph = mlp(1, (20, 9, 4))
+        wanted = next(value for name, value in graph.constants.items() if name.endswith(role)).requires_grad_()
+        return graph, box(20, 2), None, wanted
+
+    found, right = gradients(make)
+    assert torch.allclose(found, right, rtol=1e-9, atol=1e-9) and bool(right.any())
+    with torch.no_grad():
+        same(*make()[:2])
+
+
+@pytest.mark.parametrize("field", ["lower_slope", "lower_bias", "upper_slope", "upper_bias"])
+def test_gradients_in_lines(field: str) -> None:
+    graph, region = mlp(1, (20, 9, 4), "sigmoid"), box(20, 2)
+    relaxations = relax(graph, region)
+    name = next(node.name for node in graph if node.op == "sigmoid")
+    wanted = getattr(relaxations[name], field).clone().requires_grad_()
+    relaxations[name] = replace(relaxations[name], **{field: wanted})
+    assert TilePass(TilePrograms(graph), region, relaxations).sweep(graph.outputs[0]) is None
+    with torch.no_grad():
+        assert TilePass(TilePrograms(graph), region, relaxations).sweep(graph.outputs[0]) is not None
+
+
+def changing() -> Graph:
+    """A network with constants of every kind that the library reads."""
+    builder = GraphBuilder.extend(residual())
+    (x,) = residual().outputs
+    x = builder.add("scale", [x], {"factor": weights(5, 3)})
+    x = builder.add("shift", [x], {"offset": torch.ones((), dtype=torch.float64)})
+    params = {"weight": weights(6, 3, 4).t(), "bias": weights(7, 4)}  # not contiguous: the library has a copy
+    return builder.build([builder.add("linear", [builder.add("relu", [x])], params)])
+
+
+CHANGES: dict[str, Callable[[Tensor], object]] = {
+    "in place": lambda value: value.mul_(1.5),
+    "in place, unseen by autograd": lambda value: value.data.mul_(1.5),
+    "another tensor's data": lambda value: setattr(value, "data", value.data * 1.5),
+}
+
+
+PARAMETERS, CONSTANTS, INFERENCE = torch.no_grad, torch.enable_grad, torch.inference_mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "change"),
+    [(mode, change) for mode in (PARAMETERS, INFERENCE) for change in CHANGES] + [(CONSTANTS, "in place")],
+)
+def test_weights_that_change_between_passes(change: str, mode: Callable[[], AbstractContextManager[None]]) -> None:
+    with mode():
+        graph = changing()
+        if mode is PARAMETERS:
+            for value in graph.constants.values():
+                value.requires_grad_()
+        region = box(64, 2)
+        engine = Engine(graph)
+        before = engine.bound(region).lower
+        for value in graph.constants.values():
+            CHANGES[change](value)
+        after = engine.bound(region).lower
+        assert not torch.allclose(before, after)
+        assert torch.allclose(after, without_tiles(graph, region).lower, rtol=1e-9, atol=1e-9)
+
+
+POSITIVE = Box(torch.full((2, 4), 1.0, dtype=torch.float64), torch.full((2, 4), 2.0, dtype=torch.float64))
+
+
+def dead() -> Graph:
+    """Two layers of ReLU; over `POSITIVE` the first one's values are all negative. No bias anywhere."""
+    builder = GraphBuilder()
+    weight = -torch.eye(4, dtype=torch.float64).repeat(3, 1)
+    x = builder.add("linear", [builder.input("x", (4,))], {"weight": weight})
+    x = dense(builder, builder.add("relu", [x], name="first"), 6, 1, bias=False)
+    return builder.build([dense(builder, builder.add("relu", [x], name="second"), 3, 2, bias=False)])
+
+
+def is_unknown(graph: Graph, relaxations: Relaxations) -> bool:
+    """Whether tiles bound no entry of the output that plain torch cannot bound (there are some)."""
+    at = graph.outputs[0]
+    if TilePass(TilePrograms(graph), POSITIVE, relaxations).sweep(at) is None:
+        return True
+    low, high = swept(graph, at, POSITIVE, relaxations)
+    slopes, bias = plain(graph, relaxations, at, units(graph, at, low), 2)
+    lost = ~(bias + POSITIVE.minimize(slopes)).isfinite()
+    return bool(lost.any()) and not bool((lost & (low.isfinite() | high.isfinite())).any())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_slopes_that_are_not_finite(name: str, value: float) -> None:
+    graph = dead()
+    relaxations = relax(graph, POSITIVE)
+    broken = torch.full((2, graph[name].size), value, dtype=torch.float64)
+    relaxations[name] = ScalarLines(broken, None, broken, None)
+    assert is_unknown(graph, relaxations)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite(value: float) -> None:
+    """In front of neurons that are zero over the whole box: infinity times zero is not zero."""
+    graph = dead()
+    relaxations = relax(graph, POSITIVE)
+    next(c for c in graph.constants.values() if c.shape == (6, 12))[0, 0] = value
+    assert is_unknown(graph, relaxations)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_rows_that_are_not_finite(value: float) -> None:
+    rows = torch.ones(2, 3, dtype=torch.float64)
+    rows[1, 1] = value
+    lower = Engine(dead()).bound(POSITIVE, rows).lower
+    assert bool(lower[:, 0].isfinite().all()) and bool((lower[:, 1] == -math.inf).all())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("boxes", [1, 2])
+def test_boxes_that_are_not_finite(boxes: int, value: float) -> None:
+    for graph in (mlp(1, (20, 9, 9, 4)), mlp(1, (20, 4)), residual()):
+        region = box(graph[graph.inputs[0]].size, boxes)
+        region.upper[0, 0] = value
+        tiled, torched = Engine(graph).bound(region), without_tiles(graph, region)
+        assert not bool(tiled.lower.isnan().any())
+        assert bool((tiled.lower <= torched.lower + 1e-9).all())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_lines_of_which_one_is_unknown(value: float) -> None:
+    """Rows that take it are unknown, the others keep their bound."""
+    graph, region = mlp(1, (20, 9, 9, 4)), box(20, 2)
+    relaxations = relax(graph, region)
+    for name, lines in relaxations.items():
+        if isinstance(lines, ScalarLines):
+            broken = torch.full_like(lines.upper_slope, value)
+            relaxations[name] = replace(lines, upper_slope=torch.zeros_like(broken), upper_bias=broken)
+    low, high = swept(graph, graph.outputs[0], region, relaxations)
+    rows = units(graph, graph.outputs[0], low)
+    for bound, sign in ((low, 1), (-high, -1)):
+        slopes, bias = plain(graph, relaxations, graph.outputs[0], sign * rows, 2)
+        torched = bias + region.minimize(slopes)
+        assert torch.allclose(bound, torch.where(torched.isnan(), -math.inf, torched), rtol=1e-9, atol=1e-9)
+
+
+def test_overflow() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", (3,), "float32")
+    for _ in range(3):
+        x = builder.add("linear", [x], {"weight": torch.full((3, 3), 1e30) * torch.tensor([1.0, -1.0, 1.0])})
+    graph = builder.build([builder.add("relu", [x])])
+    region = Box(torch.full((1, 3), -1.0), torch.full((1, 3), 1.0))
+    found = Engine(graph).bound(region)
+    assert bool((found.lower <= 0).all())
+    assert bool((found.intervals[x].lower == -math.inf).all() and (found.intervals[x].upper == math.inf).all())
+
+
+@pytest.mark.parametrize("size", [784, 3072, 40000])
+def test_wide_inputs_in_float32(size: int) -> None:
+    """Sums over inputs (and over one layer's biases) err by less than what `verif.rounding` takes off."""
+    builder = GraphBuilder()
+    x = builder.input("x", (size,), "float32")
+    x = builder.add("shift", [x], {"offset": torch.full((size,), 0.1)})
+    x = builder.add("linear", [x], {"weight": torch.full((1, size), 0.7), "bias": torch.full((1,), 0.3)})
+    graph = builder.build([x])
+    region = Box(torch.full((1, size), 0.1), torch.full((1, size), 0.4))
+    tiles = TilePass(TilePrograms(graph), region, relax(graph, region))
+    sweep = tiles.sweep(x)
+    assert sweep is not None
+    found = tiles.rows(sweep, torch.ones(1, 1, 1), math.inf)
+    double = graph.to(torch.float64)
+    exact = without_tiles(double, region.to(torch.float64)).lower
+    terms = size * 0.7 * (0.4 + 0.1) + 0.3
+    assert (found.low.double() - exact).abs().item() <= 32 * torch.finfo(torch.float32).eps * terms
+
+
+@pytest.mark.parametrize("part", ["lower", "upper", "rows", "weight", "slope"])
+def test_precisions_that_differ_are_left_to_torch(part: str) -> None:
+    """The library would read float32 numbers as half as many float64 ones."""
+    graph, region = mlp(1, (20, 9, 4)), box(20, 2)
+    relaxations = relax(graph, region)
+    rows = torch.ones(1, 3, 4, dtype=torch.float64)
+    name = next(node.name for node in graph if node.op == "relu")
+    lines = relaxations[name]
+    assert isinstance(lines, ScalarLines)
+    tiles = TilePass(TilePrograms(graph), region, relaxations)
+    assert tiles.sweep(graph.outputs[0], rows) is not None
+    if part == "slope":
+        relaxations[name] = replace(lines, upper_slope=lines.upper_slope.float())
+    region = Box(*(x.float() if part == end else x for end, x in (("lower", region.lower), ("upper", region.upper))))
+    graph = graph.to(torch.float32) if part == "weight" else graph
+    tiles = TilePass(TilePrograms(graph), region, relaxations)
+    assert tiles.sweep(graph.outputs[0], rows.float() if part == "rows" else rows) is None
