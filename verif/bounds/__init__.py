@@ -8,6 +8,9 @@ from graphs import Graph
 from relaxations import Interval
 from relaxations.sets import InputSet
 from verif.bounds.engine import Engine as Engine, Pass as Pass
+from verif.bounds.tiles import NO_ROUNDS as NO_ROUNDS, Rounds as Rounds
+
+ROUNDS = Rounds(6, 20)  # reach what twenty rounds of Adam with its usual settings reach (see docs/performance.md)
 
 
 def interval(graph: Graph, region: InputSet) -> Interval:
@@ -18,3 +21,8 @@ def interval(graph: Graph, region: InputSet) -> Interval:
 def crown(graph: Graph, region: InputSet, rows: Tensor | None = None) -> Tensor:
     """CROWN lower bounds (B, S) of rows . output; rows (S, M) or (B, S, M), default every output entry."""
     return Engine(graph).bound(region, rows).lower
+
+
+def optimised(graph: Graph, region: InputSet, rows: Tensor | None = None, rounds: Rounds = ROUNDS) -> Tensor:
+    """The same with optimised slopes (alpha-CROWN, Xu et al. 2021) where the network allows it: see `tiles.py`."""
+    return Engine(graph).bound(region, rows, rounds=rounds).lower

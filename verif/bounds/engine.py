@@ -71,6 +71,10 @@ class Engine:
         shape = self.graph[name].shape
         return len(shape) == 4 and shape[0] == 1 and shape[2] * shape[3] > 1
 
+    def optimises(self, region: InputSet) -> bool:
+        """Whether rounds of slope optimisation have an effect."""
+        return isinstance(region, Box) and self.tiles.sweep(self.output, region.lower) is not None
+
     def interval(self, region: InputSet) -> dict[str, Interval]:
         """Interval bounds of every node, each (B, *N)."""
         box = region.box()
