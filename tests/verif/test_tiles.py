@@ -27,7 +27,7 @@ from tests.verif.tiled import (
     with_shared_lines,
 )
 from verif.bounds.engine import _by_pixel
-from verif.bounds.tiles import NO_ROUNDS, TilePass, TilePrograms
+from verif.bounds.tiles import TilePass, TilePrograms
 
 RUNS = library_module._CAPABILITY.get(torch.backends.cpu.get_cpu_capability(), ())
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5}  # relative to the sum of the absolute terms
@@ -82,9 +82,9 @@ def case(seed: int, dtype: torch.dtype) -> tuple[Graph, InputSet, Relaxations]:
     return graph, region, with_shared_lines(relaxations) if seed % 4 == 3 else relaxations
 
 
-def check_units(graph: Graph, region: InputSet, relaxations: Relaxations, at: str, seed: int) -> None:
+def check_units(tiles: TilePass, relaxations: Relaxations, at: str, seed: int) -> None:
     """Both bounds of random entries of a node."""
-    tiles = TilePass(TilePrograms(graph), region, relaxations, NO_ROUNDS)
+    graph, region = tiles.programs.graph, tiles.region
     sweep = tiles.sweep(at)
     assert sweep is not None
     node, boxes = graph[at], len(region)
@@ -100,9 +100,9 @@ def check_units(graph: Graph, region: InputSet, relaxations: Relaxations, at: st
         near(sign * bound, (bias + region.minimize(slopes))[owner, entry], size)
 
 
-def check_rows(graph: Graph, region: InputSet, relaxations: Relaxations, at: str, seed: int) -> None:
+def check_rows(tiles: TilePass, relaxations: Relaxations, at: str, seed: int) -> None:
     """Bounds, slopes and biases of random rows, shared and for each box."""
-    tiles = TilePass(TilePrograms(graph), region, relaxations, NO_ROUNDS)
+    graph, region = tiles.programs.graph, tiles.region
     sweep = tiles.sweep(at)
     assert sweep is not None
     generator, like = torch.Generator().manual_seed(seed), region.box().lower
@@ -124,8 +124,8 @@ def check_rows(graph: Graph, region: InputSet, relaxations: Relaxations, at: str
 @pytest.mark.parametrize("seed", range(60))
 def test_tiles_are_the_plain_sweep(seed: int, dtype: torch.dtype) -> None:
     graph, region, relaxations = case(seed, dtype)
-    tiles = TilePass(TilePrograms(graph), region, relaxations, NO_ROUNDS)
+    tiles = TilePass(TilePrograms(graph), region, relaxations)
     for at in [node.name for node in graph]:
         if tiles.sweep(at) is not None:
-            check_units(graph, region, relaxations, at, seed)
-            check_rows(graph, region, relaxations, at, seed)
+            check_units(tiles, relaxations, at, seed)
+            check_rows(tiles, relaxations, at, seed)
