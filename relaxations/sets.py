@@ -12,6 +12,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from relaxations import kernels
+
 
 @runtime_checkable
 class InputSet(Protocol):
@@ -83,7 +85,7 @@ class Box:
         center, radius = self.center, self.radius
         if owner is not None and len(self) > 1:
             center, radius = center.index_select(0, owner), radius.index_select(0, owner)
-        return _dot(rows, center) - _dot(rows.abs(), radius)
+        return kernels.minimize(rows, center, radius)
 
     def argmin(self, rows: Tensor) -> Tensor:
         """A corner (B, S, n) that minimises rows (B, S, n); the lower end where a row is zero."""
@@ -146,6 +148,8 @@ class Ball:
         """Minimum of rows . x, rows (B, S, n) to (B, S): rows . center - radius times the dual norm (Hoelder)."""
         if owner is not None:
             return self.take(owner).minimize(rows)
+        if self.norm == float("inf"):
+            return kernels.minimize(rows, self.center, self.radius.unsqueeze(1).expand_as(self.center))
         return _dot(rows, self.center) - self.radius.unsqueeze(1) * _norm(rows, _DUAL[self.norm])
 
     def argmin(self, rows: Tensor) -> Tensor:

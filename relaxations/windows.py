@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relaxations import kernels
 from relaxations.affine import AffineRelaxation
 from relaxations.rule import Call, Relaxation
 from relaxations.scalar.lines import ScalarLines
@@ -189,9 +190,8 @@ def _flatten(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, 
 def minimize(box: Box, rows: Window, owner: Tensor | None) -> Tensor:
     """Minimum over each box of windows on its flat input, (R, T); `owner` as in `Window.view`."""
     view = rows.view(owner)
-    center, radius = (view.read(x.reshape(-1, *rows.shape)).flatten(1).unsqueeze(2) for x in (box.center, box.radius))
-    flat = rows.rows.flatten(2)
-    return (flat @ center - flat.abs() @ radius).squeeze(2)
+    center, radius = (view.read(x.reshape(-1, *rows.shape)).flatten(1) for x in (box.center, box.radius))
+    return kernels.minimize(rows.rows.flatten(2), center, radius)
 
 
 def _plain(call: Call, shape: Sequence[int]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from relaxations import kernels
 from relaxations.finite import all_finite
 from relaxations.rule import Affine, Relaxation
 
@@ -26,41 +27,9 @@ class ScalarLines(Relaxation):
     upper_bias: Tensor | None
 
     def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Positive entries take the lower line, negative ones the upper line.
-
-        Memory-bound. Without a lower bias (ReLU) rows are read five times and written three times in all; with one the
-        positive part is kept apart too, so that no line's rounding reaches an entry that takes the other.
-        """
-        negative = rows.clamp(max=0)
-        positive = None if self.lower_bias is None else rows.clamp(min=0)
-        bias = self._bias(rows, positive, negative)
-        lower, upper = self.lower_slope.unsqueeze(1), self.upper_slope.unsqueeze(1)
-        if positive is None:  # rows k_low + negative (k_up - k_low)
-            parts = (negative, upper - lower), (rows, lower)
-        else:
-            parts = (positive, lower), (negative, upper)
-        (first, k), second = parts
-        in_place = lower.shape[0] in (1, rows.shape[0]) and not any(x.requires_grad for x in (rows, lower, upper, bias))
-        return ((first.mul_(k) if in_place else first * k).addcmul_(*second),), bias
-
-    def _bias(self, rows: Tensor, positive: Tensor | None, negative: Tensor) -> Tensor:
-        """Sum of the lower biases times positive entries and the upper biases times negative ones: (B, S)."""
-        bias: Tensor | None = None
-        sides = ((positive, self.lower_bias), (negative, self.upper_bias))
-        for part, side in sides:
-            if part is not None and side is not None:
-                share = _dot(_flat(part, 2), _flat(side, 1))
-                bias = share if bias is None else bias + share
-        if bias is None:
-            return rows.new_zeros(rows.shape[:2])
-        if not bool(bias.isnan().any()):
-            return bias
-        # Some bias is infinite: entries that are zero must not see it, and what is still undefined is unknown.
-        total = torch.zeros_like(bias)
-        for part, side in sides:
-            if part is not None and side is not None:
-                total = total + _flat(_times(part, side.unsqueeze(1)), 2).sum(2)
-        return torch.where(total.isnan(), -math.inf, total)
+        """Positive entries take the lower line, negative ones the upper line."""
+        pulled, bias = kernels.relax(rows, self.lower_slope, self.lower_bias, self.upper_slope, self.upper_bias)
+        return (pulled,), bias
 
     def push(self, inputs: Sequence[Affine]) -> Affine:
         """Each line applied to the bound of the input that its slope's sign asks for."""
@@ -87,18 +56,6 @@ def _apply(k: Tensor, bias: Tensor | None, sides: tuple[Bound, Bound], unknown: 
     if not all_finite(total):  # an unknown bound: it does not count where k is zero
         total = _plus(_times(k.clamp(min=0), first[1]) + _times(k.clamp(max=0), second[1]), bias, unknown)
     return slope, total
-
-
-def _flat(x: Tensor, lead: int) -> Tensor:
-    """All axes after the first ones as one, also where there are none."""
-    return x.reshape(*x.shape[:lead], -1)
-
-
-def _dot(rows: Tensor, bias: Tensor) -> Tensor:
-    """rows (B, S, n) times bias (B or 1, n): (B, S); one matrix-vector product where the bias is shared."""
-    if len(bias) == 1:
-        return rows @ bias[0]
-    return torch.matmul(rows, bias.unsqueeze(-1)).squeeze(-1)
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:
