@@ -21,17 +21,18 @@ LAST = 2e-3  # the last step of a descent as a share of the first
 @dataclass(frozen=True)
 class Attacker:
     """Evaluates and descends the gap of points to the unsafe set; `graph` maps z (P, n) to atoms (P, M), `project`
-    moves points (P, n) into the sets of their regions (P,).
+    moves points (P, n) into the sets of their regions (P,), `most` points go through the graph at once.
     """
 
     graph: Graph
     table: ClauseTable
     project: Callable[[Tensor, Tensor], Tensor]
+    most: int = 1 << 62
 
     def gap(self, points: Tensor, region: Tensor) -> Tensor:
         """Distance of each point to being a counterexample, (P,); at most 0: it is one (up to rounding)."""
         with torch.no_grad():
-            (atoms,) = self.graph(points)
+            atoms = torch.cat([self.graph(part)[0] for part in points.split(self.most)])
             return self.table.worst(self.table.gaps(atoms, region)[0])
 
     def descend(self, points: Tensor, width: Tensor, region: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
@@ -41,12 +42,13 @@ class Attacker:
         """
         points = self.project(points, region)
         best, best_gap = points, self.gap(points, region)
-        target = torch.arange(len(points))
+        targets = torch.arange(len(points)).split(self.most)
         for step in range(budget.steps):
             if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
                 break
             rate = budget.rate * LAST ** (step / budget.steps)
-            points = self.project(points - rate * width * self._direction(points, region, target), region)
+            parts = zip(points.split(self.most), region.split(self.most), targets, strict=True)
+            points = self.project(points - rate * width * torch.cat([self._direction(*part) for part in parts]), region)
             gap = self.gap(points, region)
             better = gap < best_gap
             best, best_gap = torch.where(better[:, None], points, best), torch.where(better, gap, best_gap)

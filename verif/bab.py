@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,14 +12,19 @@ from torch import Tensor
 
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker, Budget
-from verif.bounds import Engine, Pass
+from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
+from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
 from verif.rounding import EPS, of_terms
+from verif.signs import SignSearch
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
+FIRST = (NO_ROUNDS, Rounds(2, 8), Rounds(8, 40))  # slope optimisation of the first batch, until it is refuted
+INSIDE = Rounds(1, 2)  # and inside the tree (measured on ACAS Xu: fewer rounds make more boxes, more make slower ones)
+FEW_INPUTS = 24  # up to which boxes are cut; beyond, the signs of ReLU inputs are split
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 
 
@@ -46,7 +51,7 @@ class Candidate:
 @dataclass
 class Search:
     """The search for one query. `engine` bounds in the precision of `domains`, `exact` in float64 where rounding could
-    matter; `noise` (M,) is what it may add to float32 bounds (see `rounding.py`).
+    matter; `noise` (M,) is what it may add to float32 bounds (see `rounding.py`); `ration` is what memory allows.
     """
 
     query: Query
@@ -57,6 +62,7 @@ class Search:
     deadline: float
     domains: Domains
     noise: Tensor
+    ration: Ration = UNLIMITED
     batch: int = 64
     done: int = 0
     unresolved: int = 0
@@ -70,13 +76,18 @@ class Search:
         """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
         while len(self.domains) and time.monotonic() < self.deadline:
             begun = time.monotonic()
-            batch = self.domains.pop(self.batch)
+            crowded = self.domains.nbytes > self.ration.store_bytes
+            batch = self.domains.pop(min(self.batch, self.ration.boxes), smallest=crowded)
             size = len(batch)
             self.share_work(size)
             gaps, result, survivors, atoms = self.bound(batch)
             if len(survivors):
                 yield from self.candidates(survivors, result, atoms)
-                self.split(survivors, gaps, result, atoms)
+                signs = self.signs(survivors, gaps, atoms)
+                if signs is not None:
+                    yield from self.by_signs(signs, survivors)
+                else:
+                    self.split(survivors, gaps, result, atoms)
             self.resize(size, time.monotonic() - begun)
             yield self.progress()
 
@@ -115,11 +126,23 @@ class Search:
             gaps, _ = self.table.gaps(cheap.lower, batch.region, self.slack(cheap, batch))
             if bool((self.table.worst(gaps) > 0).all()):
                 return cheap
-        return self.engine.bound(region, deadline=self.deadline)
+        for rounds in self.levels(region):
+            result = self.engine.bound(region, rounds=rounds, deadline=self.deadline)
+            gaps, _ = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
+            if bool((self.table.worst(gaps) > 0).all()):
+                break
+        return result
+
+    def levels(self, region: InputSet) -> Sequence[Rounds]:
+        """How far slopes are optimised: step by step for the first batch, which may be all there is to do."""
+        if not self.engine.optimises(region):
+            return (NO_ROUNDS,)
+        return (INSIDE,) if self.done else FIRST
 
     def confirm(self, domains: Domains) -> Tensor:
         """Gaps of domains in float64, (N,): for bounds too close to the threshold for float32."""
-        result = self.exact.bound(self.region_set(domains, torch.float64), deadline=self.deadline)
+        region = self.region_set(domains, torch.float64)
+        result = bound_in_slices(self.exact, region, None, self.ration.state_bytes, deadline=self.deadline)
         gaps, _ = self.table.gaps(result.lower, domains.region, self.slack(result, domains))
         return self.table.worst(gaps)
 
@@ -154,6 +177,43 @@ class Search:
             self.attacked += time.monotonic() - begun
         for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
             yield Candidate(points[index], int(region[index]))
+
+    def signs(self, domains: Domains, gaps: Tensor, atoms: Tensor) -> SignSearch | None:
+        """A search over signs for the one region that is left, where it has too many inputs to be cut along them."""
+        ids, _ = self.table.clause_ids(domains.region)
+        many = domains.lower.shape[1] > FEW_INPUTS and self.query.property.center is None
+        if not many or len(domains) != 1 or len(self.domains) or ids.shape[1] != 1:
+            return None
+        left = gaps[0, 0] <= 0
+        clause, atom = ids[0, 0][left], atoms[0, 0][left]
+        place = ((self.table.atoms[clause] == atom[:, None]) & self.table.used[clause]).int().argmax(1)
+        limit = self.table.thresholds[clause, place] + self.noise_in(torch.float64)[atom]
+        box = Box(domains.lower.double(), domains.upper.double())
+        rows = torch.eye(len(self.noise), dtype=torch.float64)[atom][None]
+        return SignSearch(self.exact, box, rows, limit, self.deadline) if self.exact.has_signs(box) else None
+
+    def by_signs(self, search: SignSearch, domains: Domains) -> Iterator[Progress | Candidate]:
+        """Let a search over signs decide the last region."""
+        torch.set_num_threads(self.threads)
+        before = self.done
+        for _ in search.run():
+            self.done = before + search.done
+            points = search.points.float()
+            region = domains.region.expand(len(points))
+            gap = self.attacker.gap(points, region)
+            begun = time.monotonic()
+            if len(points) and not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
+                width = (domains.upper - domains.lower).float().expand_as(points)
+                points, gap = self.attacker.descend(points, width, region, Budget(20, 0.1, self.deadline))
+                self.attacked += time.monotonic() - begun
+            for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
+                yield Candidate(points[index], int(region[index]))
+            yield self.progress()
+        self.unresolved += search.unresolved
+        if len(search.open):
+            self.domains.push(domains)
+        else:
+            self.proved, self.lower_bound = 1.0, min(self.lower_bound, 0.0)
 
     def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:
         """Clip the boxes, cut each along its most promising axis and push the halves."""
@@ -211,7 +271,7 @@ class Search:
     def resize(self, size: int, seconds: float) -> None:
         """Grow batches while they are quick, shrink them when they are slow."""
         if seconds < 0.15 and size >= self.batch:
-            self.batch = min(4 * self.batch, 4096)
+            self.batch = min(4 * self.batch, self.ration.boxes)
         elif seconds > 1.0:
             self.batch = max(1, self.batch // 2)
 

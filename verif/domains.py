@@ -27,13 +27,20 @@ class Domains:
         """The domains at an index or mask."""
         return Domains(*(getattr(self, f.name)[index] for f in fields(self)))
 
-    def pop(self, count: int) -> Domains:
-        """Remove and return the `count` domains with the lowest worst gap."""
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+    def pop(self, count: int, *, smallest: bool = False) -> Domains:
+        """Remove and return the `count` domains with the lowest worst gap, or those of the smallest share: a search
+        that goes deep first has few domains open at a time.
+        """
         if count >= len(self):
             taken = self.where(torch.arange(len(self)))
             self._keep(torch.zeros(len(self), dtype=torch.bool))
             return taken
-        index = torch.topk(self.worst, count, largest=False).indices
+        index = torch.topk(self.share if smallest else self.worst, count, largest=False).indices
         keep = torch.ones(len(self), dtype=torch.bool)
         keep[index] = False
         taken = self.where(index)

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from graphs import Graph
 from relaxations.sets import Box
 from verif.attack import Attacker, Budget, starts
 from verif.bab import Candidate, Progress, Search, met
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
+from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
 from verif.domains import Domains
 from verif.query import Property, Query, Source, compile_query
@@ -68,10 +70,13 @@ def verify(
     timeout: float | None = None,
     device: str = "cpu",
     seed: int = 0,
+    memory: int | None = None,
     on_event: OnEvent | None = None,
 ) -> Result:
-    """Decide a property of a model (or of several `networks`, by name) within `timeout` seconds.
+    """Decide a property of a model (or of several `networks`, by name) within `timeout` seconds and `memory` bytes.
 
+    The memory is that of the whole process (with another device: of the device); work that would not fit is done in
+    slices. A warning says so where even one box and one row need more.
     `property` is a VNN-LIB file, a `Property` (see `verif.properties`) or a compiled `Query`. Raises VerifError when
     the model or the property cannot be read; a Ctrl-C ends the search with what is known (reason "interrupted").
     """
@@ -87,7 +92,7 @@ def verify(
     try:
         # The default device is a mode that every torch call pays for.
         with torch.device(device) if device != "cpu" else nullcontext():
-            return Run(query, started, timeout, seed, on_event).result()
+            return Run(query, started, timeout, seed, on_event, memory).result()
     finally:
         torch.set_num_threads(threads)
 
@@ -101,7 +106,9 @@ class Run:
     timeout: float | None = None
     seed: int = 0
     on_event: OnEvent | None = None
+    memory: int | None = None
     search: Search | None = field(default=None, init=False)
+    warnings: tuple[str, ...] = field(default=(), init=False)
     next_attack: float = field(default=0.4, init=False)
 
     @property
@@ -160,13 +167,27 @@ class Run:
             torch.full((count,), -math.inf, dtype=torch.float64),
             torch.full((count,), 1 / count, dtype=torch.float64),
         )
-        attacker = Attacker(single, table, self._project)
+        work = double if jump else single
+        ration = self._ration(work)
+        attacker = Attacker(single, table, self._project, ration.points)
         regions = torch.arange(0, count, max(1, count // POINTS))[:POINTS]
         box, generator = self._inner(regions), torch.Generator(device).manual_seed(self.seed)
         points = starts(box.lower, box.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
         error = noise(single, double, points)
-        engine = Engine(double if jump else single)
-        return Search(query, engine, Engine(double), table, attacker, self.deadline, domains, error)
+        engine, exact = (Engine(graph, chunk_bytes=ration.chunk_bytes) for graph in (work, double))
+        return Search(query, engine, exact, table, attacker, self.deadline, domains, error, ration)
+
+    def _ration(self, graph: Graph) -> Ration:
+        """What the run may hold at once."""
+        if self.memory is None:
+            return UNLIMITED
+        device = torch.get_default_device()
+        held = resident() if device.type == "cpu" else 0
+        found = ration(graph, self.memory, held, torch.get_default_dtype().itemsize)
+        if found.missing:
+            needed = math.ceil((self.memory + found.missing) / 1e6)
+            self.warnings += (f"this run needs about {needed} MB of memory, more than it was given",)
+        return found
 
     def _inner(self, region: Tensor) -> Box:
         """The boxes of representable points of regions (P,), for the search of counterexamples."""
@@ -214,7 +235,7 @@ class Run:
             counterexample,
             search.done if search else 0,
             time.monotonic() - self.started,
-            self.query.property.warnings,
+            (*self.query.property.warnings, *self.warnings),
             reason,
         )
 

@@ -43,7 +43,9 @@ class _Op(ctypes.Structure):
     ]
 
 
-class _Job(ctypes.Structure):
+class Job(ctypes.Structure):
+    """What one call of the library is to do; see native/tiles.hpp."""
+
     _fields_ = [
         *((name, _P) for name in ("slots", "ops")),
         *((name, _I32) for name in ("slot_count", "op_count", "at", "input")),
@@ -85,7 +87,7 @@ class Entries:
         lines = tuple(like.new_empty(boxes, channels * area) for _ in held)
         sizes = map(_I64, (boxes, channels, area))
         outputs = (*(_P(x.data_ptr()) for x in index), _pointers(lines))
-        finite = _function("list", like.dtype)(*sizes, _pointers(held), *outputs)
+        finite = function("list", like.dtype)(*sizes, _pointers(held), *outputs)
         return cls(index[0], index[1], index[2], lines, bool(finite))
 
     @staticmethod
@@ -182,7 +184,7 @@ class TileSweep:
         if region.box is None:
             slopes, bias = low.new_empty(2, total, region.size), low.new_empty(2, total)
         index = entry.int()
-        job = _Job(entries=_address(index), total=total, low=_address(low), high=_address(high))
+        job = Job(entries=_address(index), total=total, low=_address(low), high=_address(high))
         return Found(low, high, slopes, bias, self._run(job, relaxed, tiles, region, (slopes, bias)))
 
     def rows(self, relaxed: Mapping[str, Entries], given: Tensor, boxes: int, region: Region) -> Found:
@@ -191,7 +193,7 @@ class TileSweep:
         count = given.shape[1]
         low, bias = (given.new_empty(boxes, count) for _ in range(2))
         slopes = given.new_empty(boxes, count, region.size)
-        job = _Job(
+        job = Job(
             given=_address(given),
             given_stride=count if len(given) > 1 else 0,
             out_stride=count,
@@ -202,29 +204,36 @@ class TileSweep:
 
     def _run(
         self,
-        job: _Job,
+        job: Job,
         relaxed: Mapping[str, Entries],
         tiles: Tiles,
         region: Region,
         out: tuple[Tensor | None, Tensor | None],
     ) -> bool:
+        threads = max(1, min(torch.get_num_threads(), len(tiles.box)))
+        kept = self.fill(job, relaxed, region, threads)
+        job.box, job.first, job.count = map(_address, tiles)
+        job.tiles = len(tiles.box)
+        job.slopes, job.bias = map(_address, out)
+        done = function("sweep", self.dtype)(ctypes.byref(job), threads, ctypes.c_double(region.seconds))
+        del kept
+        return bool(done)
+
+    def fill(self, job: Job, relaxed: Mapping[str, Entries], region: Region, threads: int) -> list[Any]:
+        """What every job has; the result must live as long as the job."""
         slots = (_Slot * len(self.program.slots))(
             *(_slot(s, Entries.all(s.geometry) if s.scalar is None else relaxed[s.scalar]) for s in self.program.slots)
         )
-        threads = max(1, min(torch.get_num_threads(), len(tiles.box)))
         room = self.program.kept if region.rounds else self.program.arena
         arena = torch.empty(threads * room * LANE_BYTES, dtype=torch.uint8)
         job.slots, job.ops = ctypes.addressof(slots), ctypes.addressof(self._ops)
         job.slot_count, job.op_count = len(slots), len(self.program.steps)
         job.at, job.input, job.size = self.program.at, self.program.input, region.size
-        job.box, job.first, job.count = map(_address, tiles)
-        job.tiles = len(tiles.box)
-        job.slopes, job.bias = map(_address, out)
         job.arena, job.arena_size, job.rounds = _address(arena), room, region.rounds
-        if region.box is not None:
-            center, radius = (x.contiguous() for x in region.box)
-            job.center, job.radius = _address(center), _address(radius)
-        return bool(_function("sweep", self.dtype)(ctypes.byref(job), threads, ctypes.c_double(region.seconds)))
+        box = [] if region.box is None else [x.contiguous() for x in region.box]
+        if box:
+            job.center, job.radius = map(_address, box)
+        return [slots, arena, *box]
 
     def _op(self, graph: Graph, step: Step) -> _Op:
         """One step, with its constants."""
@@ -292,5 +301,6 @@ def _pointers(tensors: Sequence[Tensor | None]) -> Any:
     return (_P * len(tensors))(*map(_address, tensors))
 
 
-def _function(name: str, dtype: torch.dtype) -> Any:
+def function(name: str, dtype: torch.dtype) -> Any:
+    """A function of the library for a precision."""
     return getattr(native().library, f"{name}_{_NAMES[dtype]}")

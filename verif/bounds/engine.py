@@ -19,13 +19,14 @@ from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Affine, Call, Interval, Relaxation, windows
 from relaxations.affine import AffineRelaxation
+from relaxations.kernels.cases import CaseSweep
 from relaxations.kernels.tiles import TileSweep
 from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
 from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Given, Sweep
-from verif.bounds.tiles import NO_ROUNDS, Rounds, TilePass, TilePrograms
+from verif.bounds.tiles import NO_ROUNDS, Rounds, TilePass, TilePrograms, lower_slopes
 
 FORWARD_INPUTS = 16  # forward mode carries this many slopes per value at most
 CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level cache
@@ -74,6 +75,19 @@ class Engine:
     def optimises(self, region: InputSet) -> bool:
         """Whether rounds of slope optimisation have an effect."""
         return isinstance(region, Box) and self.tiles.sweep(self.output, region.lower) is not None
+
+    def has_signs(self, region: InputSet) -> bool:
+        """Whether `cases` has sweeps for this network: every kink is a ReLU's."""
+        bent = [node.op for node in self.graph if lower_slopes(self.graph, node.name) is not None]
+        return "relu" in bent and set(bent) == {"relu"} and self.optimises(region)
+
+    def cases(self, region: InputSet, found: Pass, rows: Tensor, rounds: int) -> CaseSweep | None:
+        """Sweeps of rows (1, S, M) of the output over one box under signs of ReLU inputs, from a pass's relaxations.
+
+        None where the network has none (see `TilePass.cases`).
+        """
+        shaped = rows.reshape(*rows.shape[:2], *self.graph[self.output].shape)
+        return TilePass(self.tiles, region, found.relaxations, Rounds(rounds, rounds)).cases(self.output, shaped)
 
     def interval(self, region: InputSet) -> dict[str, Interval]:
         """Interval bounds of every node, each (B, *N)."""

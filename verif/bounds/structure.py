@@ -52,7 +52,7 @@ def row_size(graph: Graph, at: str) -> int:
         node, size = graph[name], sizes[name]
         most = max(most, node.size if size is None else size[0] * size[1] * _channels(node))
         for source in node.inputs:
-            back = _window_behind(graph, node, graph[source], size)
+            back = window_behind(graph, node, graph[source], size)
             held = sizes.get(source, back)
             sizes[source] = None if back is None or held is None else (max(back[0], held[0]), max(back[1], held[1]))
     return most
@@ -62,7 +62,8 @@ def _channels(node: Node) -> int:
     return node.shape[1] if len(node.shape) == 4 else node.size
 
 
-def _window_behind(graph: Graph, node: Node, source: Node, size: tuple[int, int] | None) -> tuple[int, int] | None:
+def window_behind(graph: Graph, node: Node, source: Node, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Size of the window on `source` that a window of `size` on `node` reads; None: the whole value."""
     if size is None or len(node.shape) != 4 or len(source.shape) != 4:
         return None
     if node.op == "conv":

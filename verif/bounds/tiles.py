@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
+from relaxations.kernels.cases import CaseSweep
 from relaxations.kernels.program import Geometry, compile_sweep
 from relaxations.kernels.tiles import Entries, Found, Region, Tiles, TileSweep, available
 from relaxations.rule import RULES, Call, Relaxation
@@ -124,6 +125,17 @@ class TilePass:
             return found._replace(low=found.bias + self.region.minimize(found.slopes))
         return found
 
+    def cases(self, at: str, rows: Tensor) -> CaseSweep | None:
+        """Sweeps of rows (1, S, *N) under signs of ReLU inputs; None where there are none, or kinks of another kind."""
+        sweep, graph = self.sweep(at, rows), self.programs.graph
+        if sweep is None or self.box is None or self.boxes != 1:
+            return None
+        bent = [name for name in sweep.program.scalars if lower_slopes(graph, name) is not None]
+        if not bent or any(graph[name].op != "relu" for name in bent):
+            return None
+        flat = rows.reshape(rows.shape[1], -1).contiguous()
+        return CaseSweep(sweep, self._relaxed(sweep), flat, self._region(math.inf, self.rounds.last), {})
+
     def _region(self, deadline: float, rounds: int) -> Region:
         return Region(self.box, self.like.shape[1], deadline - time.monotonic(), 0 if self.box is None else rounds)
 
@@ -138,7 +150,12 @@ class TilePass:
         return found
 
     def _listed(self, name: str, geometry: Geometry) -> Entries:
-        lines, node, graph = self.relaxations[name], self.programs.graph[name], self.programs.graph
-        rule = RULES[node.op]
-        assert isinstance(lines, ScalarLines) and isinstance(rule, ScalarRule)
-        return Entries.of(lines, geometry, rule.lower_slopes(Call.of(graph, node)) if self.rounds != Rounds() else None)
+        lines, free = self.relaxations[name], self.rounds != NO_ROUNDS
+        assert isinstance(lines, ScalarLines)
+        return Entries.of(lines, geometry, lower_slopes(self.programs.graph, name) if free else None)
+
+
+def lower_slopes(graph: Graph, name: str) -> tuple[float, float] | None:
+    """Slopes that the lower line of a scalar node may have."""
+    rule = RULES.get(graph[name].op)
+    return rule.lower_slopes(Call.of(graph, graph[name])) if isinstance(rule, ScalarRule) else None

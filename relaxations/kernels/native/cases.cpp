@@ -1,0 +1,186 @@
+// Sub-problems of branch-and-bound on ReLU signs: every lane of a tile is a case, a row with signs that some neurons have.
+//
+// All cases share one box and its relaxations. A case's own signs replace the lines of their neurons, and each carries a
+// multiplier that is optimised along with the slopes (Wang et al. 2021, beta-CROWN, section 3.2): for a sign + the value
+// z in front is not negative, hence row >= row - beta z for any beta >= 0.
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+
+#include "cases.hpp"
+#include "worker.hpp"
+
+namespace {
+
+template <class F>
+struct Split {
+    int lane, entry;
+    bool active;
+    F beta = 0, mean = 0, square = 0;
+};
+
+template <class F>
+class CaseWorker : public Worker<F> {
+   public:
+    CaseWorker(const Cases<F>& cases, V<F>* arena) : Worker<F>(cases.job, arena), cases(cases), splits(cases.job.slot_count) {}
+
+    // Bounds of the cases of a tile, and then for each the neuron that it would be best to split.
+    void decide(int tile) {
+        this->run(tile);
+        scoring = true, score = V<F>{}, slot_found = V<F>{} - 1, entry_found = V<F>{} - 1;
+        this->forward(Pace{0, 1, 1});
+        scoring = false;
+        for (int lane = 0; lane < this->count; ++lane) {
+            const int slot = int(slot_found[lane]), at = this->first + lane;
+            cases.branch_slot[at] = slot;
+            cases.branch_entry[at] = slot < 0 ? -1 : this->rows[slot].flat[int(entry_found[lane])];
+        }
+        if (cases.last) write_slopes();
+    }
+
+   protected:
+    void take(int tile) override {
+        constexpr int L = LANES<F>;
+        this->box = 0, this->first = tile * L, this->count = std::min(L, cases.count - tile * L);
+        for (auto& held : splits) held.clear();
+        ready = false;
+    }
+
+    int64_t row(int lane) const override { return cases.row[this->first + lane]; }
+
+    bool settled() const override {
+        for (int lane = 0; lane < this->count; ++lane)
+            if (!(this->best[lane] > cases.target[this->first + lane])) return false;
+        return true;
+    }
+
+    void relax_at(int slot, V<F>& bias, int round) override {
+        if (!ready) list_splits();
+        Rows<F>& from = this->rows[slot];
+        const Slopes<F> s = this->slopes(slot);
+        if (round == 0) begin(slot, s);
+        relax<F>(from, bias, [&](int k, V<F> a) {
+            s.row[k] = a;
+            return s.slope[k];
+        });
+        for (const Split<F>& split : splits[slot]) {
+            const F a = s.row[split.entry][split.lane];
+            bias[split.lane] -= a < 0 ? a * from.lines[UPPER_BIAS][split.entry] : a * from.lines[LOWER_BIAS][split.entry];
+            from.at[split.entry][split.lane] = split.active ? a - split.beta : split.beta;
+        }
+    }
+
+    void relax_forward_at(int slot, const Pace& pace) override {
+        Rows<F>& at = this->values[slot];
+        const Slopes<F> s = this->slopes(slot);
+        std::vector<F> front;
+        for (const Split<F>& split : splits[slot]) front.push_back(at.at[split.entry][split.lane]);
+        if (scoring) look(slot, at, s);
+        relax_forward<F>(at, s, pace);
+        const V<F> scale = mean_size(at, s);
+        for (size_t i = 0; i < splits[slot].size(); ++i) {
+            Split<F>& split = splits[slot][i];
+            at.at[split.entry][split.lane] = split.active ? front[i] : F(0);
+            const F gradient = split.active ? -front[i] : front[i];
+            split.mean = split.mean * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
+            split.square = split.square * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
+            const F size = std::sqrt(split.square * F(pace.second)) + F(1e-30);
+            split.beta += scale[split.lane] * F(pace.step * pace.first) * split.mean / size;
+            if (split.beta < 0) split.beta = 0;
+        }
+    }
+
+   private:
+    // Slopes from which the optimisation starts: the row's own, where they are given.
+    void begin(int slot, const Slopes<F>& s) {
+        const Rows<F>& r = this->rows[slot];
+        const F* given = cases.start ? cases.start[slot] : nullptr;
+        const int64_t size = int64_t(r.channels) * r.height * r.width;
+        r.each([&](int k) {
+            V<F> slope = V<F>{} + r.lines[LOWER_SLOPE][k];
+            if (given)
+                for (int lane = 0; lane < this->count; ++lane) slope[lane] = given[row(lane) * size + k];
+            s.slope[k] = slope, s.mean[k] = V<F>{}, s.square[k] = V<F>{};
+        });
+    }
+
+    void list_splits() {
+        ready = true;
+        for (int lane = 0; lane < this->count; ++lane)
+            for (int64_t i = cases.split_start[this->first + lane]; i < cases.split_start[this->first + lane + 1]; ++i) {
+                const int slot = cases.split_slot[i];
+                const Rows<F>& r = this->rows[slot];
+                const int area = r.height * r.width, p = cases.split_entry[i] % area, c = cases.split_entry[i] / area;
+                const int32_t* end = r.channel + r.start[p + 1];
+                const int32_t* found = std::lower_bound(r.channel + r.start[p], end, c);
+                if (found != end && *found == c)
+                    splits[slot].push_back({lane, int(found - r.channel), cases.split_active[i] != 0});
+            }
+    }
+
+    V<F> mean_size(const Rows<F>& at, const Slopes<F>& s) const {
+        V<F> sum = {};
+        int count = 0;
+        at.each([&](int k) {
+            const V<F> a = s.row[k];
+            sum += a < 0 ? -a : a, ++count;
+        });
+        return sum / F(std::max(1, count));
+    }
+
+    // The neuron whose line is farthest from its value at the row's minimiser, weighted by its coefficient.
+    void look(int slot, const Rows<F>& at, const Slopes<F>& s) {
+        for (const Split<F>& split : splits[slot]) s.square[split.entry][split.lane] = -1;
+        const V<F> zero = {};
+        at.each([&](int k) {
+            if (!(at.lines[LEAST][k] < at.lines[MOST][k])) return;
+            const V<F> z = at.at[k], a = s.row[k], true_value = z < 0 ? zero : z;
+            const V<F> line = a < 0 ? at.lines[UPPER_SLOPE][k] * z + at.lines[UPPER_BIAS][k] : s.slope[k] * z;
+            V<F> loss = a * (true_value - line);
+            loss = s.square[k] < 0 ? zero : loss;
+            const auto better = loss > score;
+            score = better ? loss : score;
+            slot_found = better ? zero + F(slot) : slot_found;
+            entry_found = better ? zero + F(k) : entry_found;
+        });
+    }
+
+    void write_slopes() const {
+        for (int slot = 0; slot < this->job.slot_count; ++slot) {
+            const Rows<F>& r = this->rows[slot];
+            if (!cases.last[slot] || !r.filled) continue;
+            const int64_t size = int64_t(r.channels) * r.height * r.width;
+            const Slopes<F> s = this->slopes(slot);
+            for (int lane = 0; lane < this->count; ++lane)
+                r.each([&](int k) { cases.last[slot][(this->first + lane) * size + k] = s.slope[k][lane]; });
+        }
+    }
+
+    const Cases<F>& cases;
+    std::vector<std::vector<Split<F>>> splits;
+    V<F> score, slot_found, entry_found;
+    bool ready = false, scoring = false;
+};
+
+template <class F>
+int decide(const Cases<F>& cases, int threads, double seconds) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
+    const int tiles = (cases.count + LANES<F> - 1) / LANES<F>;
+    std::atomic<int> thread{0}, next{0};
+    std::atomic<bool> late{false};
+#pragma omp parallel num_threads(threads)
+    {
+        CaseWorker<F> worker(cases, static_cast<V<F>*>(cases.job.arena) + cases.job.arena_size * thread.fetch_add(1));
+        for (int tile = next.fetch_add(1); tile < tiles && !late; tile = next.fetch_add(1)) {
+            worker.decide(tile);
+            if (std::chrono::steady_clock::now() > end && next < tiles) late = true;
+        }
+    }
+    return !late;
+}
+
+}  // namespace
+
+extern "C" int decide_float(const Cases<float>* cases, int threads, double seconds) { return decide(*cases, threads, seconds); }
+extern "C" int decide_double(const Cases<double>* cases, int threads, double seconds) { return decide(*cases, threads, seconds); }

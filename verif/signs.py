@@ -1,0 +1,160 @@
+"""Branch-and-bound over the signs of ReLU inputs, for networks with more inputs than boxes can be cut along.
+
+Every case is one row (an atom of a clause) with signs that some neurons have; the bounds of all other values are those
+of the root. Cases are bounded in float64 many at a time, each with its own slopes and multipliers (Wang et al. 2021).
+Shape letters: N cases, S rows, D signs of the deepest case, n inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from relaxations.kernels.cases import CaseSweep, Decided, Signs
+from relaxations.sets import Box
+from verif.bounds import Engine, Pass, Rounds
+from verif.rounding import of_terms
+
+ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
+ROUNDS = 8  # and for each case
+FIRST_BATCH, LARGEST_BATCH = 64, 4096
+POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
+QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
+
+
+@dataclass
+class Cases:
+    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for none."""
+
+    row: Tensor
+    bound: Tensor
+    slot: Tensor
+    entry: Tensor
+    active: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def where(self, index: Tensor) -> Cases:
+        """The cases at an index or mask."""
+        return Cases(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def joined(self, other: Cases) -> Cases:
+        """Both, padded to one depth."""
+        depth = max(self.slot.shape[1], other.slot.shape[1])
+        pad = [Cases._deep(c, depth) for c in (self, other)]
+        return Cases(*(torch.cat([getattr(c, f.name) for c in pad]) for f in fields(self)))
+
+    def _deep(self, depth: int) -> Cases:
+        width = (0, depth - self.slot.shape[1])
+        signs = (torch.nn.functional.pad(x, width, value=-1) for x in (self.slot, self.entry, self.active))
+        return Cases(self.row, self.bound, *signs)
+
+    def signs(self) -> Signs:
+        """The signs of all cases, one after the other."""
+        used = self.slot >= 0
+        start = torch.cat([torch.zeros(1, dtype=torch.int64), used.sum(1).cumsum(0)])
+        return Signs(start, *(x[used].to(torch.int32) for x in (self.slot, self.entry, self.active)))
+
+    def children(self, slot: Tensor, entry: Tensor) -> Cases:
+        """Each case twice, with the neuron (slot, entry) inactive and active."""
+        column = [x.to(self.slot.dtype)[:, None].repeat(2, 1) for x in (slot, entry)]
+        active = torch.arange(2).repeat_interleave(len(self))[:, None].to(self.slot.dtype)
+        twice = [x.repeat(2, 1) for x in (self.slot, self.entry, self.active)]
+        signs = (torch.cat([held, new], 1) for held, new in zip(twice, (*column, active), strict=True))
+        return Cases(self.row.repeat(2), self.bound.repeat(2), *signs)
+
+
+@dataclass
+class SignSearch:
+    """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted."""
+
+    engine: Engine
+    box: Box
+    rows: Tensor
+    limit: Tensor
+    deadline: float
+    done: int = 0
+    unresolved: int = 0
+    batch: int = FIRST_BATCH
+    open: Cases = field(default_factory=lambda: Cases(*(torch.empty(0),) * 2, *(torch.empty(0, 0),) * 3))
+    points: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+
+    def run(self) -> Iterator[None]:
+        """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
+        sweep = self._root()
+        yield
+        while len(self.open) and time.monotonic() < self.deadline:
+            begun = time.monotonic()
+            batch = self._pop()
+            found = sweep.run(batch.row, batch.signs(), self.limit[batch.row], self.deadline - begun)
+            if not found.complete:
+                self.open = self.open.joined(batch)
+                return
+            self._branch(batch, found)
+            self._resize(len(batch), time.monotonic() - begun)
+            yield
+
+    @property
+    def lowest(self) -> float:
+        """The lowest bound of an open case beyond its limit; inf where none is open."""
+        return float((self.open.bound - self.limit[self.open.row]).min()) if len(self.open) else math.inf
+
+    def _root(self) -> CaseSweep:
+        """Bound all rows without signs, with the slopes from which every case starts."""
+        result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline)
+        sweep = self.engine.cases(self.box, result, self.rows, ROUNDS)
+        if sweep is None:
+            raise ValueError("this network has no signs to split")
+        count = self.rows.shape[1]
+        row, none = torch.arange(count), torch.full((count, 0), -1)
+        cases = Cases(row, result.lower[0], none, none, none)
+        start = sweep.blank(count)
+        longer = replace(sweep, region=replace(sweep.region, rounds=ROOT.last))
+        found = longer.run(row, cases.signs(), self.limit, self.deadline - time.monotonic(), start)
+        self.open = cases.where(torch.zeros(count, dtype=torch.bool))
+        if found.complete:
+            self._branch(cases, found)
+        else:
+            self.open = cases
+        return replace(sweep, start=start)
+
+    def _pop(self) -> Cases:
+        """Take the cases of the lowest bounds."""
+        count = min(self.batch, len(self.open))
+        taken = torch.zeros(len(self.open), dtype=torch.bool)
+        gap = self.open.bound - self.limit[self.open.row]
+        taken[torch.topk(gap, count, largest=False).indices] = True
+        batch, self.open = self.open.where(taken), self.open.where(~taken)
+        return batch
+
+    def _branch(self, batch: Cases, found: Decided) -> None:
+        """Drop what is refuted, split the rest at the neuron that was found for each."""
+        single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
+        slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
+        gap = found.low - slack - self.limit[batch.row]
+        left = ~(gap > 0)
+        self.done += len(batch)
+        self._look(found, gap, left)
+        stuck = left & (found.slot < 0)
+        self.unresolved += int(stuck.sum())
+        left &= ~stuck
+        batch = replace(batch, bound=torch.fmax(batch.bound, found.low)).where(left)
+        self.open = self.open.joined(batch.children(found.slot[left], found.entry[left]))
+
+    def _look(self, found: Decided, gap: Tensor, left: Tensor) -> None:
+        """The minimisers of the lowest rows."""
+        lowest = torch.topk(torch.where(left, gap, math.inf), min(POINTS, len(gap)), largest=False).indices
+        self.points = torch.where(found.slopes[lowest] >= 0, self.box.lower, self.box.upper)
+
+    def _resize(self, size: int, seconds: float) -> None:
+        """Grow batches while they are quick, shrink them when they are slow."""
+        if seconds < QUICK and size == self.batch:
+            self.batch = min(2 * self.batch, LARGEST_BATCH)
+        elif seconds > SLOW:
+            self.batch = max(FIRST_BATCH, self.batch // 2)
