@@ -108,6 +108,7 @@ class PowerRule(CurveRule):
 class ExponentialUnitRule(CurveRule):
     """x for x > 0, else alpha (e^x - 1), or alpha (e^(x / alpha) - 1): a kink in the origin unless alpha is 1."""
 
+    kinked = True
     turns = (0.0,)
 
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:

@@ -7,6 +7,7 @@ F = side * f with side 1 (lower) or -1 (upper).
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -18,9 +19,10 @@ from torch import Tensor
 from relaxations.rule import Call, Interval
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
-from relaxations.scalar.solve import root, where_needed
+from relaxations.scalar.solve import Root, root, where_needed
 
 Map = Callable[[Tensor], Tensor]
+CONTACT_STEPS = 6  # of a contact without a closed form: slopes may be a little off, intercepts are exact for any
 
 
 class Piece(NamedTuple):
@@ -38,12 +40,24 @@ class Piece(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """A part of the box on which F is convex, the point where F - k x is about least, and F' there."""
+    """A part of the box on which F is convex, a point near the minimum of F - k x on it, F' there, and two points
+    between which the minimum is.
+    """
 
     start: Tensor
     end: Tensor
     x: Tensor
     slope: Tensor
+    low: Tensor
+    high: Tensor
+
+
+class Point(NamedTuple):
+    """A point of the graph: x, f(x) and a bound on the error of that value."""
+
+    x: Tensor
+    value: Tensor
+    noise: Tensor
 
 
 class CurveRule(ScalarRule):
@@ -51,10 +65,14 @@ class CurveRule(ScalarRule):
 
     Intercepts are sound whatever the solver returns: on a convex piece F - k x lies above its tangent at the point
     found, and the tangent's fall towards the ends of the piece is subtracted (it is rounding when the point is right).
-    Slopes are those of the supporting line of the envelope at the midpoint, which leaves the least area.
+    Slopes are those of the supporting line of the envelope at the midpoint, which leaves the least area; such a line is
+    a tangent at a known point, so that its intercept needs no solver.
     """
 
     slope_noise: float = 0.0  # absolute error of f', in units of eps, beside the relative one
+    contact_steps: int = 6  # of Newton's method, where f' has an inverse
+    kinked: bool = False  # whether f has kinks: a line through one need not be a tangent
+    reach: float = math.inf  # beyond it f is so straight that contacts there are not told apart
 
     @abstractmethod
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
@@ -63,13 +81,20 @@ class CurveRule(ScalarRule):
     def lines(self, call: Call, box: Interval) -> ScalarLines:
         """Least area between the two lines."""
         inside = self.inside(call, box)
-        return self.lines_at(call, box, self.slope(call, inside, 1), self.slope(call, inside, -1))
+        ends = self._ends(call, inside)
+        found: list[Tensor] = []
+        chord = self._secant(call, ends[0], ends[1])
+        for side in (1, -1):
+            slope, x = self.slope(call, inside, chord, side)
+            found += slope, side * self.touch(call, inside, ends, (side * slope, x), side)
+        return self.guarded(call, box, ScalarLines(*found))
 
     def lines_at(self, call: Call, box: Interval, lower_slope: Tensor, upper_slope: Tensor) -> ScalarLines:
         """The tightest intercepts, rounded outward; gradients by the envelope theorem."""
         inside = self.inside(call, box)
-        lower = self.touch(call, inside, lower_slope, 1)
-        upper = -self.touch(call, inside, -upper_slope, -1)
+        ends = self._ends(call, inside)
+        lower = self.touch(call, inside, ends, (lower_slope, None), 1)
+        upper = -self.touch(call, inside, ends, (-upper_slope, None), -1)
         return self.guarded(call, box, ScalarLines(lower_slope, lower, upper_slope, upper))
 
     def inside(self, call: Call, box: Interval) -> Interval:
@@ -81,62 +106,95 @@ class CurveRule(ScalarRule):
 
     # --- intercepts ---
 
-    def touch(self, call: Call, box: Interval, k: Tensor, side: int) -> Tensor:
-        """A lower bound of F(x) - k x over the box that is the minimum up to rounding."""
-        best = self._gap(call, box.lower, k, side).minimum(self._gap(call, box.upper, k, side))
+    def touch(
+        self, call: Call, box: Interval, ends: Sequence[Point], line: tuple[Tensor, Tensor | None], side: int
+    ) -> Tensor:
+        """A lower bound of F(x) - k x over the box that is the minimum up to rounding.
+
+        `line` is k and, where it is known, a point at which the line of slope k supports the envelope.
+        """
+        k, x = line
+        best = self._gap(ends[0], k, side).minimum(self._gap(ends[1], k, side))
         with torch.no_grad():
-            stretches = self.stretches(call, box, k.detach(), side)
+            stretches = self.stretches(call, box, k.detach(), side, x)
         for stretch in stretches:
             best = best.minimum(self._tangent(call, k, side, stretch))
         return best
 
-    def stretches(self, call: Call, box: Interval, k: Tensor, side: int) -> list[Stretch]:
-        """The parts of the box on which F is convex."""
+    def stretches(self, call: Call, box: Interval, k: Tensor, side: int, x: Tensor | None) -> list[Stretch]:
+        """The parts of the box on which F is convex; `x` as in `touch`."""
         found = []
         for piece in self.pieces(call, box):
+            if piece.bend != side:
+                continue
             start = box.lower.clamp(min=piece.start).minimum(box.upper)
             end = box.upper.clamp(max=piece.end).maximum(start)
-            if piece.bend == side and bool((start < end).any()):
-                x = _solve(piece, k, side, start, end)
-                found.append(Stretch(start, end, x, side * piece.df(x)))
+            if bool((start < end).any()):
+                at = _solve(piece, k, side, (start, end), x)
+                found.append(Stretch(start, end, at.x, side * piece.df(at.x), at.low, at.high))
         return found
 
-    def _gap(self, call: Call, x: Tensor, k: Tensor, side: int) -> Tensor:
+    def _ends(self, call: Call, box: Interval) -> list[Point]:
+        return [self._point(call, x) for x in box]
+
+    def _point(self, call: Call, x: Tensor) -> Point:
+        value = self.f(call, x)
+        return Point(x, value, self.noise(x.detach(), value.detach()))
+
+    def _gap(self, at: Point, k: Tensor, side: int) -> Tensor:
         """F(x) - k x, rounded down."""
-        value, product = self.f(call, x), k * x
-        gap = side * value - product
-        rounding = torch.finfo(gap.dtype).eps * (product.abs() + gap.abs())
-        return gap - (self.noise(x, value) + rounding).detach()
+        product = k * at.x
+        gap = (at.value if side > 0 else -at.value) - product
+        rounding = (product.detach().abs() + gap.detach().abs()) * torch.finfo(gap.dtype).eps
+        return gap - (at.noise + rounding)
 
     def _tangent(self, call: Call, k: Tensor, side: int, stretch: Stretch) -> Tensor:
-        """The least value over the stretch of the tangent of F - k x at its point."""
-        start, end, x, slope = stretch
-        gap = self._gap(call, x, k, side)
+        """The least value over the stretch of the tangent of F - k x at its point.
+
+        Outside of `low` to `high` F - k x is not less than at these two, up to the error of f'.
+        """
+        start, end, x, slope, low, high = stretch
+        gap = self._gap(self._point(call, x), k, side)
         with torch.no_grad():
-            noise = torch.finfo(x.dtype).eps * (2 * self.ulps * k.abs() + self.slope_noise) * (end - start)
-            fall = ((slope - k) * (x - start)).maximum((slope - k) * (x - end))
-            fall = torch.where(start < end, fall.clamp(min=0) + noise, 0)
+            steep, width = slope - k, end - start
+            noise = (k.abs() * (2 * self.ulps) + self.slope_noise) * (torch.finfo(x.dtype).eps * width)
+            fall = (steep * (x - low)).maximum(steep * (x - high)).clamp(min=0) + noise
+            fall = torch.where(width > 0, fall, 0)  # where the stretch is a point, F' may be infinite
         return gap - fall
 
     # --- slopes ---
 
-    def slope(self, call: Call, box: Interval, side: int) -> Tensor:
-        """The slope of f's supporting line of least area: through two points of contact, or a tangent."""
-        middle = 0.5 * (box.lower + box.upper)
+    def slope(self, call: Call, box: Interval, chord: Tensor, side: int) -> tuple[Tensor, Tensor | None]:
+        """The slope of f's supporting line of least area, and where F minus that line is about least on the valley.
+
+        The line goes through two points of contact, or is a tangent, or else the chord; None: the point is not known.
+        """
+        middle, whole = 0.5 * (box.lower + box.upper), box
         valley, box = self.valley(call, box, side)
+        if valley is None:
+            return chord, None
         lower, upper = box
-        left, right = lower, upper
-        if valley is not None:
-            with torch.no_grad():
-                start, end = lower.clamp(min=valley.start), upper.clamp(max=valley.end)
-                convex = start < end
-                end = end.maximum(start)
-                first, last = self._contacts(call, box, valley._replace(start=start, end=end), side)
-                hull = convex & (first < last)
-                on_left, on_right = middle <= first, middle >= last
-            left = torch.where(hull, torch.where(on_right, last, torch.where(on_left, lower, middle)), lower)
-            right = torch.where(hull, torch.where(on_left, first, torch.where(on_right, upper, middle)), upper)
-        return self._secant(call, left, right, middle)
+        with torch.no_grad():
+            start, end = lower.clamp(min=valley.start), upper.clamp(max=valley.end)
+            convex = start < end
+            end = end.maximum(start)
+            first, last = self._contacts(call, box, valley._replace(start=start, end=end), side)
+            hull = convex & (first < last)
+            x = middle.maximum(first).minimum(last)
+        if not (self.kinked or (torch.is_grad_enabled() and (lower.requires_grad or upper.requires_grad))):
+            if box is not whole:
+                chord = self._secant(call, *self._ends(call, box))
+            slope = torch.where(hull, valley.df(x), chord)
+            return slope, torch.where(hull, x, torch.where(side * (valley.df(end) - slope) <= 0, end, start))
+        with torch.no_grad():
+            on_left, on_right = middle <= first, middle >= last
+        left = torch.where(hull, torch.where(on_right, last, torch.where(on_left, lower, middle)), lower)
+        right = torch.where(hull, torch.where(on_left, first, torch.where(on_right, upper, middle)), upper)
+        secant = self._secant(call, *self._ends(call, Interval(left, right)))
+        if self.kinked:
+            return secant, None
+        exact = torch.where(hull, valley.df(x) - secant, 0).detach()  # gradients are those of the secant
+        return secant + exact, None
 
     def valley(self, call: Call, box: Interval, side: int) -> tuple[Piece | None, Interval]:
         """The convex piece of F that the envelope follows, and the part of the box that its slope depends on.
@@ -164,38 +222,47 @@ class CurveRule(ScalarRule):
         """Where the lines from the two ends of the box touch the valley; the ends themselves if they lie in it."""
         start, end = torch.as_tensor(valley.start), torch.as_tensor(valley.end)
 
-        def touching(anchor: Tensor, start: Tensor, end: Tensor) -> Tensor:
-            return self._contact(call, anchor, valley._replace(start=start, end=end), side)
+        def touching(anchor: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor]:
+            return (self._contact(call, anchor, valley._replace(start=start, end=end), side),)
 
         convex = start < end
-        first = where_needed(convex & (box.lower < start), touching, start, box.lower, start, end)
-        return first, where_needed(convex & (box.upper > end), touching, end, box.upper, start, end)
+        (first,) = where_needed(convex & (box.lower < start), touching, [start], box.lower, start, end)
+        (last,) = where_needed(convex & (box.upper > end), touching, [end], box.upper, start, end)
+        return first, last
 
     def _contact(self, call: Call, anchor: Tensor, valley: Piece, side: int) -> Tensor:
         """The point of the valley whose tangent goes through the graph at the anchor, which lies outside of it."""
         start, end = torch.as_tensor(valley.start), torch.as_tensor(valley.end)
         height, right = side * self.f(call, anchor), anchor >= end
         if valley.inverse is None:
+            towards = torch.where(right, 1.0, -1.0).to(anchor)
 
             def above(x: Tensor) -> Tensor:
-                tangent = side * (self.f(call, x) + valley.df(x) * (anchor - x))
-                return torch.where(right, tangent - height, height - tangent)
+                """By how much the tangent passes the anchor, over the square of the distance: about straight in x."""
+                reach = anchor - x
+                passed = side * (self.f(call, x) + valley.df(x) * reach) - height
+                return towards * passed / (reach * reach).clamp(min=torch.finfo(x.dtype).tiny)
 
-            return root(above, start, end)
+            left, right_end = (x.clamp(-self.reach, self.reach) for x in (start, end))
+            x = root(above, left, right_end, CONTACT_STEPS).x
+            return torch.where(x <= left, start, torch.where(x >= right_end, end, x))
         x = torch.where(right, end, start)
-        for _ in range(6):  # Newton's method on the slope: its steps are secants, from one side after the first
+        for _ in range(self.contact_steps):  # Newton's method on the slope: secants, from one side after the first
             secant = (height - side * self.f(call, x)) / (anchor - x)
             following = valley.inverse(side * secant)
             x = torch.where(following.isnan(), x, following).maximum(start).minimum(end)
         return x
 
-    def _secant(self, call: Call, left: Tensor, right: Tensor, middle: Tensor) -> Tensor:
+    def _secant(self, call: Call, left: Point, right: Point) -> Tensor:
         """Slope of f between two points; f' in the middle where they are too close for a difference."""
-        low, high, width = self.f(call, left), self.f(call, right), right - left
+        rise, width, middle = right.value - left.value, right.x - left.x, 0.5 * (left.x + right.x)
         tiny = torch.finfo(width.dtype).eps ** 0.5
-        far = (width > tiny * (1 + middle.abs())) | ((high - low).abs() > tiny * low.abs().maximum(high.abs()))
-        tangent = _derivative(self.pieces(call, Interval(left, right)), middle)
-        return torch.where(far, (high - low) / torch.where(far, width, 1.0), tangent)
+        far = width > tiny * (1 + middle.abs())
+        if bool(far.all()):
+            return rise / width
+        far = far | (rise.abs() > tiny * left.value.abs().maximum(right.value.abs()))
+        tangent = _derivative(self.pieces(call, Interval(left.x, right.x)), middle)
+        return torch.where(far, rise / torch.where(far, width, 1.0), tangent)
 
 
 def _derivative(pieces: Sequence[Piece], x: Tensor) -> Tensor:
@@ -207,14 +274,27 @@ def _derivative(pieces: Sequence[Piece], x: Tensor) -> Tensor:
     return slope
 
 
-def _solve(piece: Piece, k: Tensor, side: int, start: Tensor, end: Tensor) -> Tensor:
-    """About where F' = k in [start, end], on which F' rises; an end where F' does not reach k."""
+def _solve(piece: Piece, k: Tensor, side: int, ends: tuple[Tensor, Tensor], near: Tensor | None) -> Root:
+    """About where F' = k between the ends, where F' rises; an end where F' does not reach k. `near`: if it is known."""
+    start, end = ends
+    if near is not None:
+        x = near.maximum(start).minimum(end)
+        other = (x != near) & (start < end)  # where the known point is on another piece, an end is least on this one
+        if bool(other.any()):
+            x = torch.where(other, torch.where(side * piece.df(start) >= k, start, end), x)
+        return Root(x, start, end)
     low, high = side * piece.df(start) >= k, side * piece.df(end) <= k
+    at, needed = torch.where(low, start, end), ~(low | high)
+    if piece.inverse is not None:
+        inverse = piece.inverse
 
-    def inside(k: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        if piece.inverse is None:
-            return root(lambda x: side * piece.df(x) - k, start, end)
-        x = piece.inverse(side * k)
-        return torch.where(x.isnan(), start, x).maximum(start).minimum(end)
+        def closed(k: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor]:
+            x = inverse(side * k)
+            return (torch.where(x.isnan(), start, x).maximum(start).minimum(end),)
 
-    return where_needed(~(low | high), inside, torch.where(low, start, end), k, start, end)
+        return Root(where_needed(needed, closed, [at], k, start, end)[0], start, end)
+
+    def iterated(k: Tensor, start: Tensor, end: Tensor) -> Root:
+        return root(lambda x: side * piece.df(x) - k, start, end)
+
+    return Root(*where_needed(needed, iterated, (at, start, end), k, start, end))

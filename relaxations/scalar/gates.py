@@ -20,6 +20,7 @@ class GateRule(CurveRule):
 
     bends: tuple[float, float]
     slope_noise = 8.0
+    reach = 20.0
 
     def derivative(self, x: Tensor) -> Tensor:
         """f'(x)."""
@@ -60,6 +61,8 @@ class MishRule(GateRule):
 
 class NormalGateRule(GateRule):
     """Base of both GELUs: left of the origin an exponential whose argument grows like x^2 spreads its rounding."""
+
+    reach = 7.0
 
     def noise(self, x: Tensor, value: Tensor) -> Tensor:
         """A relative error of 4 (1 + x^2) eps left of the origin."""
@@ -109,6 +112,7 @@ class HardSwishRule(GateRule):
     """0 up to -3, x (x + 3) / 6 up to 3, then x."""
 
     bends = (-3.0, 3.0)
+    kinked = True
     turns = (-1.5,)
 
     def noise(self, x: Tensor, value: Tensor) -> Tensor:

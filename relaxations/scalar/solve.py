@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-def where_needed(needed: Tensor, solve: Callable[..., Tensor], otherwise: Tensor, *args: Tensor) -> Tensor:
-    """solve(*args) on the entries that need it (the others are not computed), else `otherwise`."""
-    if not bool(needed.any()):
-        return otherwise
-    found = solve(*(arg.expand(needed.shape)[needed] for arg in args))
-    return otherwise.expand(needed.shape).masked_scatter(needed, found)
+STEPS = 8
 
 
-def root(h: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, steps: int = 20) -> Tensor:
+class Root(NamedTuple):
+    """About where an increasing function changes sign, and two points between which it does."""
+
+    x: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def where_needed(
+    needed: Tensor, solve: Callable[..., Sequence[Tensor]], otherwise: Sequence[Tensor], *args: Tensor
+) -> list[Tensor]:
+    """The results of solve(*args) on the entries that need it (the others are not computed), else `otherwise`."""
+    index = needed.reshape(-1).nonzero()[:, 0]
+    if not len(index):
+        return list(otherwise)
+    found = solve(*(arg.expand(needed.shape).reshape(-1)[index] for arg in args))
+    return [
+        held.expand(needed.shape).reshape(-1).index_put((index,), part).reshape(needed.shape)
+        for held, part in zip(otherwise, found, strict=True)
+    ]
+
+
+def root(h: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, steps: int = STEPS) -> Root:
     """About where the increasing function h changes sign in [a, b]; the end nearest to it where it does not.
 
-    Secant steps and bisections in turn: bisections bound the work, secants give the last digits (the error falls like
-    2^(-steps^2 / 8) on smooth functions). No gradient; callers must be sound for any answer in [a, b].
+    A bisection, then false position with the weights of Anderson and Bjorck (1973): the line goes through the last
+    point and the last one with the other sign, whose value is weighed down as long as it stays.
+    No gradient; callers must be sound for any answer in [a, b].
     """
     with torch.no_grad():
-        low, high = a, b
-        below, above = h(low), h(high)
-        none_below, none_above = below >= 0, above <= 0
+        below, above = h(a), h(b)
+        middle = 0.5 * (a + b)
+        value = h(middle)
+        left = value < 0
+        other, held = torch.where(left, b, a), torch.where(left, above, below)
+        last = middle
         for number in range(steps):
-            x = 0.5 * (low + high)
-            if number % 2:
-                secant = low - below * ((high - low) / (above - below))
-                x = torch.where((secant > low) & (secant < high), secant, x)
-            value = h(x)
-            left = value < 0
-            low, below = torch.where(left, x, low), torch.where(left, value, below)
-            high, above = torch.where(left, high, x), torch.where(left, above, value)
-        x = torch.where(-below < above, low, high)
-        return torch.where(none_below, a, torch.where(none_above, b, x))
+            x = last - value * ((last - other) / (value - held))
+            if number == steps - 1:
+                break
+            following = h(x)
+            crossed = (following < 0) != (value < 0)
+            weight = 1 - following / value
+            held = torch.where(crossed, value, held * torch.where(weight > 0, weight, 0.5))
+            other, last, value = torch.where(crossed, last, other), x, following
+        x = torch.where(x.isnan(), middle, x)
+        ends = x, last.fmin(other), last.fmax(other)
+        return Root(*(torch.where(below >= 0, a, torch.where(above <= 0, b, end)) for end in ends))

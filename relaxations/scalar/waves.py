@@ -43,7 +43,7 @@ class WaveRule(CurveRule):
         derivative = torch.cos if call.node.op == "sin" else lambda x: -x.sin()
         return (Piece(-math.inf, math.inf, 0, derivative),)
 
-    def stretches(self, call: Call, box: Interval, k: Tensor, side: int) -> list[Stretch]:
+    def stretches(self, call: Call, box: Interval, k: Tensor, side: int, x: Tensor | None) -> list[Stretch]:
         """The first and the last valley whose point of slope k is inside: of several the least is at one of these."""
         trough, shift = self.trough(call, side), k.clamp(-1, 1).asin()
         (whole,) = self.pieces(call, box)
@@ -56,7 +56,7 @@ class WaveRule(CurveRule):
             start = torch.where(empty, box.lower, box.lower.maximum(centre - math.pi / 2))
             end = torch.where(empty, box.lower, box.upper.minimum(centre + math.pi / 2)).maximum(start)
             x = (centre + shift).maximum(start).minimum(end)
-            found.append(Stretch(start, end, x, side * whole.df(x)))
+            found.append(Stretch(start, end, x, side * whole.df(x), start, end))
         return found
 
     def valley(self, call: Call, box: Interval, side: int) -> tuple[Piece | None, Interval]:
