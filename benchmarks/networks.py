@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.transformer import Attention, MeanOfTokens
 from graphs import Graph, GraphBuilder
+from graphs.onnx import load
 
 _SCALAR = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 ReLU, Flatten = nn.ReLU, nn.Flatten
@@ -32,19 +34,29 @@ class Residual(nn.Module):
 
 @dataclass(frozen=True)
 class Problem:
-    """Bounds to find: rows (B, S, M) of a network's output over boxes (B, *N); `stored` are a peer's bounds (B, S)."""
+    """Bounds to find: rows (B, S, M) of a network's output over boxes (B, *N); `stored` are a peer's bounds (B, S).
+
+    The network is a torch module, or the path of an ONNX file (then there is nothing that a peer could take).
+    """
 
     name: str
-    module: nn.Sequential
+    network: nn.Module | Path
     lower: Tensor
     upper: Tensor
     rows: Tensor
     stored: Mapping[str, Tensor]
 
     @property
+    def module(self) -> nn.Module | None:
+        """The network as a peer takes it."""
+        return self.network if isinstance(self.network, nn.Module) else None
+
+    @property
     def graph(self) -> Graph:
         """The network with one flat input, in float32."""
-        return to_graph(self.module, self.lower.shape[1:]).to(torch.float32)
+        if isinstance(self.network, nn.Module):
+            return to_graph(self.network, self.lower.shape[1:]).to(torch.float32)
+        return flat(load(self.network)).to(torch.float32)
 
 
 def to_graph(module: nn.Sequential, shape: Sequence[int]) -> Graph:
@@ -56,6 +68,16 @@ def to_graph(module: nn.Sequential, shape: Sequence[int]) -> Graph:
     return builder.build([builder.add("reshape", [x], attrs={"shape": builder.nodes[x].shape[1:]})])
 
 
+def flat(graph: Graph) -> Graph:
+    """The same graph with its one input and its output flat."""
+    builder = GraphBuilder(constants=dict(graph.constants))
+    (source,), (output,) = graph.inputs, graph.outputs
+    x = builder.input("x", (graph[source].size,))
+    builder.add("reshape", [x], attrs={"shape": graph[source].shape}, name=source)
+    builder.nodes.update((node.name, node) for node in graph if node.name != source)
+    return builder.build([builder.add("reshape", [output], attrs={"shape": (graph[output].size,)})])
+
+
 def _add(builder: GraphBuilder, layer: nn.Module, x: str, name: str) -> str:
     match layer:
         case nn.Sequential():
@@ -65,6 +87,10 @@ def _add(builder: GraphBuilder, layer: nn.Module, x: str, name: str) -> str:
         case Residual():
             skip = x if layer.skip is None else _add(builder, layer.skip, x, f"{name}.skip")
             return builder.add("add", [_add(builder, layer.body, x, f"{name}.body"), skip], name=name)
+        case Attention():
+            return layer.add(builder, x, lambda key, value: _add(builder, getattr(layer, key), value, f"{name}.{key}"))
+        case MeanOfTokens():
+            return layer.add(builder, x)
         case nn.Linear():
             return builder.add("linear", [x], _weights(layer), name=name)
         case nn.Conv2d():
@@ -135,6 +161,13 @@ def resnet_2b(weights: Weights) -> nn.Sequential:
     return nn.Sequential(convolution(*stem, 2, 1), ReLU(), *blocks, *mlp(linear))
 
 
+def transformer_block(weights: Weights, heads: int = 2) -> nn.Sequential:
+    """Attention and a ReLU layer, each with a residual; the mean over tokens; a linear layer. No layer norm."""
+    q, k, v, o, wide, narrow, last = (dense(*pair) for pair in weights)
+    body = Residual(nn.Sequential(wide, ReLU(), narrow))
+    return nn.Sequential(Residual(nn.Sequential(Attention(q, k, v, o, heads))), body, MeanOfTokens(), last)
+
+
 def onnx_weights(path: Path) -> Weights:
     """Weights and biases of the Conv, Gemm and MatMul-Add layers of an ONNX file; a leading Sub is folded in."""
     import onnx
@@ -159,22 +192,21 @@ def onnx_weights(path: Path) -> Weights:
     return pairs
 
 
-NAMES = ("mlp784_256x6", "cifar_convsmall", "mnist_convbig", "resnet2b", "acas1_1")
-
-
 def stored_problems(folder: Path) -> list[Problem]:
     """The problems of a folder of .npz files (lo, hi, C, w0, b0, ..., lb_*), whose ONNX files are in ../vnncomp."""
     onnx = folder.resolve().parent / "vnncomp"
-    build: Mapping[str, Callable[[Weights], nn.Sequential]] = {
+    build: Mapping[str, Callable[[Weights], nn.Module | Path]] = {
         "mlp784_256x6": mlp,
         "cifar_convsmall": lambda weights: convolutional(weights, [(2, 0), (2, 0)]),
         "mnist_convbig": lambda weights: convolutional(weights, [(1, 1), (2, 1), (1, 1), (2, 1)]),
         "resnet2b": lambda _: resnet_2b(onnx_weights(onnx / "cifar10_resnet/onnx/resnet_2b.onnx")),
         "acas1_1": lambda _: mlp(onnx_weights(onnx / "acasxu/onnx/ACASXU_run2a_1_1_batch_2000.onnx")),
+        "transformer_block": transformer_block,
+        "vit_pgd_2_3_16": lambda _: onnx / "vit/onnx/pgd_2_3_16.onnx",
     }
     problems = []
     for path in sorted(folder.glob("*.npz")):
-        kind = next((name for name in NAMES if path.stem.startswith(name)), None)
+        kind = next((name for name in build if path.stem.startswith(name)), None)
         if kind is None:
             continue
         data = {key: torch.tensor(value) for key, value in np.load(path).items()}
@@ -195,12 +227,14 @@ def random_problems(seed: int = 0) -> list[Problem]:
         return [(torch.randn(o, i, k, k) * (2 / (i * k * k)) ** 0.5, torch.randn(o) * 0.1) for o, i, k in shapes]
 
     small, small_dense = conv((16, 3, 4), (32, 16, 4)), linear(1152, 100, 10)
+    block = [*(linear(32, 32)[0] for _ in range(4)), *linear(32, 64, 32), *linear(32, 10)]
     residual = conv((8, 3, 3), (16, 8, 3), (16, 16, 3), (16, 8, 1), (16, 16, 3), (16, 16, 3))
     return [
         _around("random_mlp784_256x6", mlp(linear(784, *[256] * 6, 10)), (1, 784), 0.005),
         _around("random_convsmall", convolutional([*small, *small_dense], [(2, 0), (2, 0)]), (8, 3, 32, 32), 0.005),
         _around("random_resnet2b", resnet_2b([*residual, *linear(1024, 100, 10)]), (1, 3, 32, 32), 0.005),
         _around("random_acas", mlp(linear(5, *[50] * 6, 5)), (1024, 5), 0.02),
+        _around("random_transformer", transformer_block(block), (1, 16, 32), 0.005),
     ]
 
 
