@@ -22,7 +22,6 @@ from relaxations.kernels.program import Geometry, Program, Slot, Step, StepKind
 from relaxations.scalar.lines import ScalarLines
 
 _NAMES = {torch.float32: "float", torch.float64: "double"}
-LANE_BYTES = 64  # of a vector in the library
 _P, _I32, _I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 
 
@@ -225,7 +224,7 @@ class TileSweep:
             *(_slot(s, Entries.all(s.geometry) if s.scalar is None else relaxed[s.scalar]) for s in self.program.slots)
         )
         room = self.program.kept if region.rounds else self.program.arena
-        arena = torch.empty(threads * room * LANE_BYTES, dtype=torch.uint8)
+        arena = torch.empty(threads * room * vector_bytes(), dtype=torch.uint8)
         job.slots, job.ops = ctypes.addressof(slots), ctypes.addressof(self._ops)
         job.slot_count, job.op_count = len(slots), len(self.program.steps)
         job.at, job.input, job.size = self.program.at, self.program.input, region.size
@@ -275,7 +274,13 @@ class TileSweep:
 
 def lanes(dtype: torch.dtype) -> int:
     """Rows that a tile holds."""
-    return LANE_BYTES // dtype.itemsize
+    return vector_bytes() // dtype.itemsize
+
+
+def vector_bytes() -> int:
+    """Size of a vector in the library (of 64 bytes where there is no library)."""
+    library = native().library
+    return 64 if library is None else int(library.vector_bytes())
 
 
 def available(dtype: torch.dtype) -> bool:

@@ -159,7 +159,7 @@ def test_groups_hold_every_row_once(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 40])
 def test_groups_of_given_rows(count: int) -> None:
     tiles = Tiles.of_rows(3, count, torch.float32)
-    assert len(tiles.box) == 3 * math.ceil(count / 16)
+    assert len(tiles.box) == 3 * math.ceil(count / lanes(torch.float32))
     for box in range(3):
         mine = tiles.box == box
         taken = [range(a, a + n) for a, n in zip(tiles.first[mine].tolist(), tiles.size[mine].tolist(), strict=True)]

@@ -1,6 +1,6 @@
 // Backward sweeps through linear, convolution, addition and scalar nodes, a cache-sized tile of rows at a time.
 //
-// A tile holds as many rows as a 64-byte vector has lanes, all of one box and (on feature maps) of one pixel: half of the
+// A tile holds as many rows as a vector has lanes, all of one box and (on feature maps) of one pixel: half of the
 // lanes are unit rows and half their negations, or all are given rows. Coefficients of one value are an array of
 // vectors, one per entry; weights are broadcast, so that no width is a multiple of anything, entries that a relaxation
 // zeroes for the whole box are left out of every product, and biases need no horizontal sums.
@@ -34,3 +34,4 @@ int sweep(const Job<F>& job, int threads, double seconds) {
 
 extern "C" int sweep_float(const Job<float>* job, int threads, double seconds) { return sweep(*job, threads, seconds); }
 extern "C" int sweep_double(const Job<double>* job, int threads, double seconds) { return sweep(*job, threads, seconds); }
+extern "C" int vector_bytes() { return VECTOR_BYTES; }
