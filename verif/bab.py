@@ -196,6 +196,7 @@ class Search:
         """Let a search over signs decide the last region."""
         torch.set_num_threads(self.threads)
         before = self.done
+        self.domains.push(domains)  # open until the search is over: attacks go on
         for _ in search.run():
             self.done = before + search.done
             points = search.points.float()
@@ -210,9 +211,8 @@ class Search:
                 yield Candidate(points[index], int(region[index]))
             yield self.progress()
         self.unresolved += search.unresolved
-        if len(search.open):
-            self.domains.push(domains)
-        else:
+        if not len(search.open):
+            self.domains.pop(len(self.domains))
             self.proved, self.lower_bound = 1.0, min(self.lower_bound, 0.0)
 
     def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:

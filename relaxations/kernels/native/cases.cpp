@@ -129,15 +129,19 @@ class CaseWorker : public Worker<F> {
         return sum / F(std::max(1, count));
     }
 
-    // The neuron whose line is farthest from its value at the row's minimiser, weighted by its coefficient.
+    // The neuron whose lines lose most: what its line may be off somewhere in its interval (the intercept score of
+    // Bunel et al. 2020, BaBSR), and with a small weight what it is off at the row's minimiser.
     void look(int slot, const Rows<F>& at, const Slopes<F>& s) {
         for (const Split<F>& split : splits[slot]) s.square[split.entry][split.lane] = -1;
         const V<F> zero = {};
         at.each([&](int k) {
             if (!(at.lines[LEAST][k] < at.lines[MOST][k])) return;
-            const V<F> z = at.at[k], a = s.row[k], true_value = z < 0 ? zero : z;
-            const V<F> line = a < 0 ? at.lines[UPPER_SLOPE][k] * z + at.lines[UPPER_BIAS][k] : s.slope[k] * z;
-            V<F> loss = a * (true_value - line);
+            const V<F> z = at.at[k], a = s.row[k], slope = s.slope[k], value = z < 0 ? zero : z;
+            const F rise = at.lines[UPPER_SLOPE][k], top = at.lines[UPPER_BIAS][k];
+            const V<F> left = slope * (top / rise), right = (F(1) - slope) * (top / (1 - rise));
+            const V<F> most = a < 0 ? zero - top : (left < right ? left : right);
+            const V<F> line = a < 0 ? rise * z + top : slope * z;
+            V<F> loss = a * (most + F(0.1) * (value - line));
             loss = s.square[k] < 0 ? zero : loss;
             const auto better = loss > score;
             score = better ? loss : score;
