@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from graphs import Graph, GraphBuilder
+from relaxations.kernels.tiles import TileSweep
 from relaxations.scalar.lines import ScalarLines
 from relaxations.sets import Box, InputSet
 from tests.verif.networks import PLAIN, mlp, residual, weights
 from tests.verif.test_tiles import fast as fast
 from tests.verif.tiled import Relaxations, plain, random_region, relax, units
-from verif.bounds import Engine, Pass, engine as engine_module
+from verif.bounds import Engine, Pass, engine as engine_module, tiles as tiles_module
 from verif.bounds.engine import OutOfTime, _by_pixel
 from verif.bounds.tiles import TilePass, TilePrograms
 
@@ -112,14 +113,37 @@ def test_rows_of_their_own_for_each_box(kind: str, boxes: int) -> None:
     same(graph, random_region(kind, 20, boxes, 0), rows)
 
 
+@pytest.mark.parametrize("kind", ["ball 2", "meet"])
+def test_rows_over_balls_are_taken_some_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their slopes have to be kept until the minimum over the ball is taken."""
+    graph, region = residual(), random_region(kind, 64, 2, 0)
+    relaxations = relax(graph, region)
+    at = next(node.name for node in graph if node.op == "add")
+    whole = swept(graph, at, region, relaxations)
+    counts: list[int] = []
+    units = TileSweep.units
+
+    def counted(self: TileSweep, relaxed: object, tiles: object, entry: Tensor, inputs: object) -> object:
+        counts.append(len(entry))
+        return units(self, relaxed, tiles, entry, inputs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TileSweep, "units", counted)
+    monkeypatch.setattr(tiles_module, "SLOPE_BYTES", 40 * 2 * 64 * 8)
+    parts = swept(graph, at, region, relaxations)
+    assert torch.equal(parts[0], whole[0]) and torch.equal(parts[1], whole[1])
+    assert max(counts) == 40 and sum(counts) == 2 * graph[at].size
+
+
 def test_no_rows_at_all() -> None:
     graph = mlp(1, (20, 9, 8, 4))
     tiles = TilePass(TilePrograms(graph), box(20, 3), relax(graph, box(20, 3)))
     sweep = tiles.sweep(graph.outputs[0])
     nothing = torch.zeros(0, dtype=torch.int64)
     assert sweep is not None
-    found = tiles.both(sweep, nothing, nothing, math.inf)
-    assert found is not None and found[0].shape == found[1].shape == (0,)
+    ball = random_region("ball 2", 20, 3, 0)
+    for each in (tiles, TilePass(TilePrograms(graph), ball, relax(graph, ball))):
+        found = each.both(sweep, nothing, nothing, math.inf)
+        assert found is not None and found[0].shape == found[1].shape == (0,)
     last = tiles.rows(sweep, torch.zeros(1, 0, 4, dtype=torch.float64), math.inf)
     assert last.complete and last.low.shape == (3, 0)
 

@@ -29,6 +29,7 @@ class Rounds:
 
 
 NO_ROUNDS = Rounds()
+SLOPE_BYTES = 1 << 24  # that the rows on the input take at a time, where a tile cannot take their minimum itself
 
 
 class TilePrograms:
@@ -107,6 +108,18 @@ class TilePass:
 
     def both(self, sweep: TileSweep, owner: Tensor, entry: Tensor, deadline: float) -> tuple[Tensor, Tensor] | None:
         """Bounds (E,) of entries of the value over boxes owner (E,), both sorted; None: out of time."""
+        if self.box is not None:
+            return self._both(sweep, owner, entry, deadline)
+        step = max(1, SLOPE_BYTES // (2 * self.like.shape[1] * self.like.element_size()))
+        parts = []
+        for rows in zip(owner.split(step), entry.split(step), strict=True):
+            parts.append(self._both(sweep, *rows, deadline))
+            if parts[-1] is None or (deadline < time.monotonic() and len(parts) * step < len(entry)):
+                return None
+        lower, upper = (torch.cat(ends) for ends in zip(*(part for part in parts if part is not None), strict=True))
+        return lower, upper
+
+    def _both(self, sweep: TileSweep, owner: Tensor, entry: Tensor, deadline: float) -> tuple[Tensor, Tensor] | None:
         area = math.prod(sweep.program.slots[sweep.program.at].geometry[1:])
         tiles = Tiles.of_units(owner, entry, area, sweep.dtype)
         found = sweep.units(self._relaxed(sweep), tiles, entry, self._region(deadline, self.rounds.inner))
