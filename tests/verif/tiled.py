@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,9 +23,10 @@ Relaxations = dict[str, Relaxation]
 
 
 class Random:
-    """A random graph, node by node; everything follows from the seed."""
+    """A random graph, node by node; everything follows from the seed and the scalar ops to choose from."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, scalars: Sequence[str] = SCALARS) -> None:
+        self.scalars = scalars
         self.draw = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.builder = GraphBuilder()
@@ -97,7 +98,7 @@ class Random:
         return made if self.builder.nodes[made].size <= 400 else None
 
     def scalar(self) -> str:
-        op, source = self.draw.choice(SCALARS), self.pick()
+        op, source = self.draw.choice(self.scalars), self.pick()
         params, attrs = {}, {}
         if op == "leaky_relu":
             attrs = {"slope": self.draw.choice((0.1, -0.5, 2.0))}

@@ -139,9 +139,12 @@ class TilePass:
         return found
 
     def cases(self, at: str, rows: Tensor) -> CaseSweep | None:
-        """Sweeps of rows (1, S, *N) under signs of ReLU inputs; None where there are none, or kinks of another kind."""
+        """Sweeps of rows (1, S, *N) under signs of ReLU inputs; None where there are none, or kinks of another kind.
+
+        They take at least one round of slope optimisation: without any a tile has no room for a case's own slopes.
+        """
         sweep, graph = self.sweep(at, rows), self.programs.graph
-        if sweep is None or self.box is None or self.boxes != 1:
+        if sweep is None or self.box is None or self.boxes != 1 or self.rounds.last < 1:
             return None
         bent = [name for name in sweep.program.scalars if lower_slopes(graph, name) is not None]
         if not bent or any(graph[name].op != "relu" for name in bent):

@@ -87,7 +87,7 @@ class CaseWorker : public Worker<F> {
             split.square = split.square * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
             const F size = std::sqrt(split.square * F(pace.second)) + F(1e-30);
             split.beta += scale[split.lane] * F(pace.step * pace.first) * split.mean / size;
-            if (split.beta < 0) split.beta = 0;
+            if (!(split.beta >= 0)) split.beta = 0;  // also where it is NaN
         }
     }
 
@@ -114,9 +114,18 @@ class CaseWorker : public Worker<F> {
                 const int area = r.height * r.width, p = cases.split_entry[i] % area, c = cases.split_entry[i] / area;
                 const int32_t* end = r.channel + r.start[p + 1];
                 const int32_t* found = std::lower_bound(r.channel + r.start[p], end, c);
-                if (found != end && *found == c)
-                    splits[slot].push_back({lane, int(found - r.channel), cases.split_active[i] != 0});
+                const int entry = int(found - r.channel);
+                if (found != end && *found == c && !has_sign(slot, lane, entry))
+                    splits[slot].push_back({lane, entry, cases.split_active[i] != 0});
             }
+    }
+
+    // Whether the lane at hand has a sign for an entry: a second one would take the lines' intercepts off once more.
+    bool has_sign(int slot, int lane, int entry) const {
+        const std::vector<Split<F>>& held = splits[slot];
+        for (size_t i = held.size(); i-- > 0 && held[i].lane == lane;)
+            if (held[i].entry == entry) return true;
+        return false;
     }
 
     V<F> mean_size(const Rows<F>& at, const Slopes<F>& s) const {
