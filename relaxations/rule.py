@@ -64,7 +64,7 @@ class Call:
         return self.node.attrs
 
     @cached_property
-    def _magnitudes(self) -> dict[str, tuple[int, Tensor]]:
+    def _magnitudes(self) -> dict[str, tuple[tuple[int, int], Tensor]]:
         return {}
 
     def magnitude(self, name: str) -> Tensor:
@@ -75,7 +75,7 @@ class Call:
         constant = self.params[name]
         if constant.requires_grad or constant.is_inference() or torch.is_inference_mode_enabled():
             return constant.abs()
-        version, held = constant._version, self._magnitudes.get(name)
+        version, held = (constant._version, constant.data_ptr()), self._magnitudes.get(name)
         if held is None or held[0] != version:
             held = self._magnitudes[name] = version, constant.abs()
         return held[1]
