@@ -1,7 +1,8 @@
 """The hot loops of bound passes: a reference in plain torch, and faster versions chosen at run time.
 
-The native library (`cpu.py`, compiled by `build.py` where there is a compiler) serves float32 and float64 on the CPU;
-everything else goes through `reference.py`. Which one serves changes rounding and nothing else.
+The native library (`cpu.py`, compiled by `build.py` where there is a compiler) serves float32 and float64 on the CPU,
+Triton (`gpu.py`) CUDA tensors; everything else goes through `reference.py`. Which one serves changes rounding and
+nothing else.
 Shape letters: B boxes, S rows, N one node's shape, n input numbers. A leading 1 stands for all boxes alike.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relaxations.kernels import cpu, reference
+from relaxations.kernels import direct
 from relaxations.kernels.gradients import Minimize, Relax
 
 
@@ -26,7 +27,7 @@ def relax(
     if _taped(rows, *lines):
         pulled, bias = Relax.apply(rows, *lines)  # type: ignore[no-untyped-call]
         return pulled, bias
-    return cpu.relax(rows, *lines) or reference.relax(rows, *lines)
+    return direct.relax(rows, *lines)
 
 
 def minimize(rows: Tensor, center: Tensor, radius: Tensor) -> Tensor:
@@ -34,8 +35,7 @@ def minimize(rows: Tensor, center: Tensor, radius: Tensor) -> Tensor:
     if _taped(rows, center, radius):
         least: Tensor = Minimize.apply(rows, center, radius)  # type: ignore[no-untyped-call]
         return least
-    found = cpu.minimize(rows, center, radius)
-    return reference.minimize(rows, center, radius) if found is None else found
+    return direct.minimize(rows, center, radius)
 
 
 def _taped(*tensors: Tensor | None) -> bool:

@@ -7,14 +7,13 @@ Shape letters: B boxes, S rows, N one node's shape, n input numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from relaxations.kernels import cpu, reference
+from relaxations.kernels import direct
 
 
 class Relax(torch.autograd.Function):
@@ -23,7 +22,7 @@ class Relax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, *lines: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `relaxations.kernels.relax`; lines in its order."""
-        pulled, bias = cpu.relax(rows, *lines) or reference.relax(rows, *lines)  # type: ignore[arg-type]
+        pulled, bias = direct.relax(rows, *lines)  # type: ignore[arg-type]
         ctx.save_for_backward(rows, *lines, bias)
         return pulled, bias
 
@@ -34,7 +33,7 @@ class Relax(torch.autograd.Function):
         rows, *lines, bias = ctx.saved_tensors
         g, h = grads[0], torch.where(bias == -math.inf, 0, grads[1])
         needs = ctx.needs_input_grad
-        out, sums = cpu.gradient(rows, lines, (g, h), needs[1:]) or _gradient(rows, lines, (g, h), needs[1:])
+        out, sums = direct.gradient(rows, lines, (g, h), needs[1:])
         of_lines = (None if x is None else x.sum_to_size(line.shape) for x, line in zip(sums, lines, strict=True))
         return out.sum_to_size(rows.shape) if needs[0] else None, *of_lines
 
@@ -46,8 +45,7 @@ class Minimize(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, center: Tensor, radius: Tensor) -> Tensor:
         """As `relaxations.kernels.minimize`."""
         ctx.save_for_backward(rows, center, radius)
-        found = cpu.minimize(rows, center, radius)
-        return reference.minimize(rows, center, radius) if found is None else found
+        return direct.minimize(rows, center, radius)
 
     @staticmethod
     @once_differentiable
@@ -64,20 +62,3 @@ class Minimize(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_radius = (weight @ rows.abs()).squeeze(1).neg().sum_to_size(radius.shape)
         return of_rows, of_center, of_radius
-
-
-def _gradient(
-    rows: Tensor, lines: Sequence[Tensor | None], grads: tuple[Tensor, Tensor], needs: Sequence[bool]
-) -> tuple[Tensor, list[Tensor | None]]:
-    """As `cpu.gradient`, in plain torch."""
-    low_slope, low_bias, up_slope, up_bias = (
-        rows.new_zeros(1, *[1] * (rows.dim() - 1)) if x is None else x.unsqueeze(1) for x in lines
-    )
-    low_bias, up_bias = (torch.where(x.isfinite(), x, 0) for x in (low_bias, up_bias))
-    g, h = grads[0], grads[1].reshape(*grads[1].shape, *[1] * (rows.dim() - 2))
-    negative = rows < 0
-    out = g * torch.where(negative, up_slope, low_slope) + h * torch.where(negative, up_bias, low_bias)
-    up = rows.clamp(max=0)
-    low = rows.clamp(min=0)
-    products = zip((g, h, g, h), (low, low, up, up), needs, strict=True)
-    return out, [(x * part).sum(1) if need else None for x, part, need in products]
