@@ -209,7 +209,9 @@ class Search:
                 self.attacked += time.monotonic() - begun
             for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
                 yield Candidate(points[index], int(region[index]))
-            yield self.progress()
+            domains.worst = torch.full_like(domains.worst, min(search.lowest, 0.0))
+            self.domains.worst = domains.worst
+            yield replace(self.progress(), open=len(search.open))
         self.unresolved += search.unresolved
         if not len(search.open):
             self.domains.pop(len(self.domains))
