@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from relaxations.rule import Call, Interval, rule
-from relaxations.scalar.curve import CurveRule, Piece
+from relaxations.scalar.curve import CurveRule
+from relaxations.scalar.pieces import Piece
 
 
 @rule("exp")

@@ -9,55 +9,18 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from relaxations.rule import Call, Interval
 from relaxations.scalar.lines import ScalarLines
+from relaxations.scalar.pieces import Map, Piece, Point, Stretch, derivative, solve
 from relaxations.scalar.rule import ScalarRule
-from relaxations.scalar.solve import Root, root, where_needed
+from relaxations.scalar.solve import root, where_needed
 
-Map = Callable[[Tensor], Tensor]
 CONTACT_STEPS = 6  # of a contact without a closed form: slopes may be a little off, intercepts are exact for any
-
-
-class Piece(NamedTuple):
-    """A stretch of the axis on which f' rises (`bend` 1), falls (-1) or stays (0); its ends may differ by entry.
-
-    `df` is f' there, up to and including both ends; `inverse` solves f'(x) = k on it in closed form (only where f' is
-    strictly monotone), and may return anything where there is no solution. Both work on any selection of entries.
-    """
-
-    start: float | Tensor
-    end: float | Tensor
-    bend: int
-    df: Map
-    inverse: Map | None = None
-
-
-class Stretch(NamedTuple):
-    """A part of the box on which F is convex, a point near the minimum of F - k x on it, F' there, and two points
-    between which the minimum is.
-    """
-
-    start: Tensor
-    end: Tensor
-    x: Tensor
-    slope: Tensor
-    low: Tensor
-    high: Tensor
-
-
-class Point(NamedTuple):
-    """A point of the graph: x, f(x) and a bound on the error of that value."""
-
-    x: Tensor
-    value: Tensor
-    noise: Tensor
 
 
 class CurveRule(ScalarRule):
@@ -77,6 +40,10 @@ class CurveRule(ScalarRule):
     @abstractmethod
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
         """The pieces from left to right; together they cover the domain, and f is continuous where they meet."""
+
+    def value_and_slope(self, call: Call, x: Tensor, df: Map) -> tuple[Tensor, Tensor]:
+        """f(x) and f'(x) on the piece whose f' is df; only for the search of contacts."""
+        return self.f(call, x), df(x)
 
     def lines(self, call: Call, box: Interval) -> ScalarLines:
         """Least area between the two lines."""
@@ -130,7 +97,7 @@ class CurveRule(ScalarRule):
             start = box.lower.clamp(min=piece.start).minimum(box.upper)
             end = box.upper.clamp(max=piece.end).maximum(start)
             if bool((start < end).any()):
-                at = _solve(piece, k, side, (start, end), x)
+                at = solve(piece, k, side, (start, end), x)
                 found.append(Stretch(start, end, at.x, side * piece.df(at.x), at.low, at.high))
         return found
 
@@ -208,7 +175,7 @@ class CurveRule(ScalarRule):
             return (found[0] if found else None), box
 
         def df(x: Tensor) -> Tensor:
-            return _derivative(pieces, x)
+            return derivative(pieces, x)
 
         first, last = found[0], found[-1]
         if len(found) == len(pieces):
@@ -240,7 +207,8 @@ class CurveRule(ScalarRule):
             def above(x: Tensor) -> Tensor:
                 """By how much the tangent passes the anchor, over the square of the distance: about straight in x."""
                 reach = anchor - x
-                passed = side * (self.f(call, x) + valley.df(x) * reach) - height
+                value, slope = self.value_and_slope(call, x, valley.df)
+                passed = side * (value + slope * reach) - height
                 return towards * passed / (reach * reach).clamp(min=torch.finfo(x.dtype).tiny)
 
             left, right_end = (x.clamp(-self.reach, self.reach) for x in (start, end))
@@ -261,40 +229,5 @@ class CurveRule(ScalarRule):
         if bool(far.all()):
             return rise / width
         far = far | (rise.abs() > tiny * left.value.abs().maximum(right.value.abs()))
-        tangent = _derivative(self.pieces(call, Interval(left.x, right.x)), middle)
+        tangent = derivative(self.pieces(call, Interval(left.x, right.x)), middle)
         return torch.where(far, rise / torch.where(far, width, 1.0), tangent)
-
-
-def _derivative(pieces: Sequence[Piece], x: Tensor) -> Tensor:
-    """f'(x); where two pieces meet, of the left one."""
-    slope = pieces[0].df(x)
-    for before, piece in pairwise(pieces):
-        if piece.df != before.df:
-            slope = torch.where(x > piece.start, piece.df(x), slope)
-    return slope
-
-
-def _solve(piece: Piece, k: Tensor, side: int, ends: tuple[Tensor, Tensor], near: Tensor | None) -> Root:
-    """About where F' = k between the ends, where F' rises; an end where F' does not reach k. `near`: if it is known."""
-    start, end = ends
-    if near is not None:
-        x = near.maximum(start).minimum(end)
-        other = (x != near) & (start < end)  # where the known point is on another piece, an end is least on this one
-        if bool(other.any()):
-            x = torch.where(other, torch.where(side * piece.df(start) >= k, start, end), x)
-        return Root(x, start, end)
-    low, high = side * piece.df(start) >= k, side * piece.df(end) <= k
-    at, needed = torch.where(low, start, end), ~(low | high)
-    if piece.inverse is not None:
-        inverse = piece.inverse
-
-        def closed(k: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor]:
-            x = inverse(side * k)
-            return (torch.where(x.isnan(), start, x).maximum(start).minimum(end),)
-
-        return Root(where_needed(needed, closed, [at], k, start, end)[0], start, end)
-
-    def iterated(k: Tensor, start: Tensor, end: Tensor) -> Root:
-        return root(lambda x: side * piece.df(x) - k, start, end)
-
-    return Root(*where_needed(needed, iterated, (at, start, end), k, start, end))

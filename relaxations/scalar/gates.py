@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from relaxations.rule import Call, Interval, rule
-from relaxations.scalar.curve import CurveRule, Piece
+from relaxations.scalar.curve import CurveRule
+from relaxations.scalar.pieces import Map, Piece
 
 
 class GateRule(CurveRule):
-    """Base: a rule gives f', the inflection points `bends`, where f is least (`turns`) and its value there (`image`).
+    """Base: a rule gives f and f', the inflection points `bends` and where f is least (`turns`).
 
     Left of the inflections f' < 0, right of them f' > 1: no line touches both concave pieces.
     """
@@ -22,9 +23,17 @@ class GateRule(CurveRule):
     slope_noise = 8.0
     reach = 20.0
 
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x) and f'(x), which share their costly part."""
+        raise NotImplementedError
+
     def derivative(self, x: Tensor) -> Tensor:
         """f'(x)."""
-        raise NotImplementedError
+        return self.both(x)[1]
+
+    def value_and_slope(self, call: Call, x: Tensor, df: Map) -> tuple[Tensor, Tensor]:
+        """Both, at once."""
+        return self.both(x)
 
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
         """Concave, convex, concave."""
@@ -40,9 +49,10 @@ class SiluRule(GateRule):
     bends = (-2.3993572805154677, 2.3993572805154677)
     turns = (-1.2784645427610738,)
 
-    def derivative(self, x: Tensor) -> Tensor:
-        """s(x) (1 + x s(-x))."""
-        return x.sigmoid() * (1 + x * (-x).sigmoid())
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f' = s(x) (1 + x s(-x))."""
+        gate = x.sigmoid()
+        return x * gate, gate * (1 + x * (-x).sigmoid())
 
 
 @rule("mish")
@@ -53,10 +63,11 @@ class MishRule(GateRule):
     bends = (-2.2563763963607931, 1.4905711794854285)
     turns = (-1.1924312145154952,)
 
-    def derivative(self, x: Tensor) -> Tensor:
-        """tanh(p) + x (1 - tanh(p)^2) s(x), p = softplus(x)."""
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f' = tanh(p) + x (1 - tanh(p)^2) s(x), p = softplus(x)."""
         p = torch.logaddexp(x, torch.zeros_like(x))
-        return p.tanh() + x * x.sigmoid() * (4 * (2 * p).sigmoid() * (-2 * p).sigmoid())
+        gate = p.tanh()
+        return x * gate, gate + x * x.sigmoid() * (4 * (2 * p).sigmoid() * (-2 * p).sigmoid())
 
 
 class NormalGateRule(GateRule):
@@ -77,10 +88,10 @@ class GeluRule(NormalGateRule):
     bends = (-math.sqrt(2), math.sqrt(2))
     turns = (-0.7517915246935645,)
 
-    def derivative(self, x: Tensor) -> Tensor:
-        """Phi(x) + x phi(x)."""
-        density = (-0.5 * x * x).exp() / math.sqrt(2 * math.pi)
-        return _normal(x) + x * density
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f' = Phi(x) + x phi(x)."""
+        value = x * (gate := _normal(x))
+        return value, gate + x * ((-0.5 * x * x).exp() * (1 / math.sqrt(2 * math.pi)))
 
 
 @rule("gelu_tanh")
@@ -90,11 +101,12 @@ class GeluTanhRule(NormalGateRule):
     bends = (-1.4185040087908284, 1.4185040087908284)
     turns = (-0.7524614220710163,)
 
-    def derivative(self, x: Tensor) -> Tensor:
-        """s + x s (1 - s) (2 v)'; beyond 40 the second term is 0 and would overflow."""
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f' = s + x s (1 - s) (2 v)'; beyond 40 the second term is 0 and would overflow."""
         near = x.clamp(-40, 40)
-        gate, rate = _twice(near), 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * near * near)
-        return gate.sigmoid() * (1 + near * rate * (-gate).sigmoid())
+        twice, rate = _twice(near), 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * near * near)
+        gate = twice.sigmoid()
+        return x * gate, gate * (1 + near * rate * (-twice).sigmoid())
 
 
 def _normal(x: Tensor) -> Tensor:
@@ -118,6 +130,10 @@ class HardSwishRule(GateRule):
     def noise(self, x: Tensor, value: Tensor) -> Tensor:
         """x / 6 + 1/2 cancels left of the origin."""
         return super().noise(x, value) + 3 * torch.finfo(x.dtype).eps * ((x > -3) & (x < 0))
+
+    def value_and_slope(self, call: Call, x: Tensor, df: Map) -> tuple[Tensor, Tensor]:
+        """One after the other: f' is that of a piece."""
+        return self.f(call, x), df(x)
 
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
         """Between kinks that bend down, so that the outer lines count as concave."""

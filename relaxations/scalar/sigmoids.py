@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from relaxations.rule import Call, Interval, rule
-from relaxations.scalar.curve import CurveRule, Piece
+from relaxations.scalar.curve import CurveRule
+from relaxations.scalar.pieces import Piece
 
 
 class SigmoidRule(CurveRule):

@@ -97,6 +97,12 @@ class ClipRule(VertexRule):
         kinks = [box.lower.clamp(min=call.attrs[end]).minimum(box.upper) for end in ("lower", "upper")]
         return [(x, call.forward(x)) for x in (box.lower, *kinks, box.upper)]
 
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries with a kink inside."""
+        (box,) = inputs
+        low, high = call.attrs["lower"], call.attrs["upper"]
+        return (((box.lower < low) & (box.upper > low)) | ((box.lower < high) & (box.upper > high)),)
+
 
 class JumpRule(VertexRule):
     """Base of functions that are constant between jumps and rise at each; jumps lie at `offset` plus integers."""
@@ -116,6 +122,11 @@ class JumpRule(VertexRule):
         low, high = box.lower - self.offset, box.upper - self.offset
         ends = (low.floor() + 1, high.floor()) if side == 1 else (low.ceil(), high.ceil() - 1)
         return [end + self.offset for end in ends]
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries over which f, which never falls, rises."""
+        (box,) = inputs
+        return (call.forward(box.lower) != call.forward(box.upper),)
 
     def vertices(self, call: Call, box: Interval, side: int) -> Vertices:
         """Ends and jumps; below, a jump counts where the box holds a point before it, above, a point after it."""
