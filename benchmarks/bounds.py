@@ -1,20 +1,28 @@
-"""Time interval and CROWN bounds on fixed networks, beside auto_LiRPA where a checkout of it is given.
+"""Time bounds on fixed networks, beside auto_LiRPA where a checkout of it is given; with their memory and tightness.
 
-    python benchmarks/bounds.py [--problems DIR] [--peer PATH] [--only NAME] [--repeat 5] [--threads 1]
+    python benchmarks/bounds.py [--problems DIR] [--peer PATH] [--only NAME] [--methods crown,optimised]
+        [--repeat 5] [--threads 1] [--patience 60] [--memory] [--markdown] [--json FILE] [--history [FILE]]
 
-Times are medians of --repeat runs; the two tools alternate in one process. Tightness is the mean lower bound over all
-boxes and rows (larger is tighter). `stored` compares with the bounds that came with a problem, where there are some.
+Times are medians of --repeat runs after a warm-up; the two tools alternate in one process. A case of which --repeat
+runs would take longer than --patience seconds gets fewer, and the warm-up alone where that is longer. Memory is
+measured in a fresh process for each tool. Tightness is the mean lower bound over all boxes and rows (larger is
+tighter), and the worst row's deficit to the peer and to the bounds that came with a problem (`stored`).
+`--history` appends the run to a file, from which `benchmarks/compare.py` tells what became slower.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import statistics
+import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,101 +30,138 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import peak, table  # noqa: E402
 from benchmarks.networks import Problem, random_problems, stored_problems  # noqa: E402
-from relaxations.sets import Box  # noqa: E402
-from verif.bounds import Engine, crown  # noqa: E402
+from benchmarks.passes import METHODS, Run, deficit, import_peer, least_flops, ours, peers, product_rate  # noqa: E402
+from relaxations.kernels.library import native  # noqa: E402
+from verif import __version__  # noqa: E402
 
-METHODS = {"interval": "IBP", "crown": "CROWN"}
-Run = Callable[[], Tensor]
-
-
-def ours(problem: Problem, method: str) -> Run:
-    """Our lower bounds (B, S); the graph is built once, everything else is in the time."""
-    graph = problem.graph
-    box = Box(problem.lower.flatten(1), problem.upper.flatten(1))
-    if method == "crown":
-        return lambda: crown(graph, box, problem.rows)
-    last = next(node for node in reversed(list(graph)) if node.op == "linear")
-    engine, weights = Engine(graph), graph.params(last)
-
-    def interval() -> Tensor:
-        # The rows are folded into the last layer, as the peer does it.
-        low, high = (side.reshape(len(side), 1, -1) for side in engine.interval(box)[last.inputs[0]])
-        rows = problem.rows @ weights["weight"]
-        return (rows.clamp_min(0) * low + rows.clamp_max(0) * high).sum(2) + problem.rows @ weights["bias"]
-
-    return interval
+HISTORY = ROOT / "benchmarks" / "history.jsonl"
+Memory = Callable[[str, str, str], "int | None"]  # tool, method, problem: bytes
 
 
-def peers(problem: Problem, method: str) -> Run:
-    """auto_LiRPA's lower bounds (B, S); its module is built once, everything else is in the time."""
-    from auto_LiRPA import BoundedModule, BoundedTensor
-    from auto_LiRPA.perturbations import PerturbationLpNorm
-
-    bounded = BoundedModule(problem.module, problem.lower, bound_opts={}, device="cpu")
-    region = PerturbationLpNorm(norm=float("inf"), x_L=problem.lower, x_U=problem.upper)
-    x = BoundedTensor((problem.lower + problem.upper) / 2, region)
-
-    def run() -> Tensor:
-        lower, _ = bounded.compute_bounds(x=(x,), C=problem.rows, method=METHODS[method], bound_upper=False)
-        return lower.detach()
-
-    return run
-
-
-def alternate(runs: list[Run], repeat: int) -> tuple[list[float], list[Tensor]]:
-    """Median seconds and the bounds of every run, one after the other `repeat` times after a warm-up."""
+def alternate(runs: list[Run], repeat: int, patience: float) -> tuple[int, list[float], list[Tensor]]:
+    """How many repetitions there were, median seconds and the bounds of every run, one after the other each time."""
+    results, seconds = [], []
     with torch.no_grad():
-        results = [run() for run in runs]
-        seconds: list[list[float]] = [[] for _ in runs]
-        for _ in range(repeat):
+        for run in runs:
+            started = time.perf_counter()
+            results.append(run())
+            seconds.append([time.perf_counter() - started])
+        count = min(repeat, int(patience / sum(times[0] for times in seconds)))
+        if count:
+            seconds = [[] for _ in runs]
+        for _ in range(count):
             for run, times in zip(runs, seconds, strict=True):
                 started = time.perf_counter()
                 run()
                 times.append(time.perf_counter() - started)
-    return [statistics.median(times) for times in seconds], results
+    return count, [statistics.median(times) for times in seconds], results
 
 
-def line(problem: Problem, method: str, repeat: int, peer: bool) -> str:
-    """One row of the table."""
-    runs = [ours(problem, method), *([peers(problem, method)] if peer else [])]
-    seconds, bounds = alternate(runs, repeat)
-    text = f"{problem.name:<22}{method:<10}{seconds[0] * 1e3:>10.2f}{bounds[0].mean().item():>14.5g}"
+def case(problem: Problem, method: str, *, peer: bool, repeat: int, patience: float) -> dict[str, Any] | None:
+    """The figures of one row of the table; None where we have no such pass."""
+    runs = [ours(problem, method)]
+    if runs[0] is None:
+        return None
     if peer:
-        text += f"{seconds[1] * 1e3:>12.2f}{bounds[1].mean().item():>14.5g}{seconds[1] / seconds[0]:>8.2f}x"
-        text += f"{deficit(bounds[0], bounds[1]):>13.1e}"
-    stored = problem.stored.get(METHODS[method])
-    return text + (f"{deficit(bounds[0], stored):>13.1e}" if stored is not None else "")
+        runs.append(peers(problem, method))
+    count, seconds, bounds = alternate([run for run in runs if run is not None], repeat, patience)
+    sides = [{"seconds": s, "mean": b.mean().item()} for s, b in zip(seconds, bounds, strict=True)]
+    found: dict[str, Any] = {"problem": problem.name, "method": method, "repeat": count, "ours": sides[0]}
+    if len(sides) > 1:
+        found |= {"peer": sides[1], "below_peer": deficit(bounds[0], bounds[1])}
+    stored = problem.stored.get(METHODS[method].peer)
+    if stored is not None and method != "final":  # what is stored was optimised in intermediate bounds too
+        found["below_stored"] = deficit(bounds[0], stored)
+    with torch.no_grad():
+        flops = least_flops(problem, method)
+    return found if flops is None else found | {"flops": flops}
 
 
-def deficit(bound: Tensor, reference: Tensor) -> float:
-    """The most by which a bound is below the reference, relative to the reference's largest size; at most 0: never."""
-    return ((reference - bound).max() / reference.abs().max()).item()
+def measured(found: dict[str, Any], memory: Memory) -> dict[str, Any]:
+    """The figures with the memory of each tool."""
+    for tool in ("ours", "peer"):
+        taken = memory(tool, found["method"], found["problem"]) if tool in found else None
+        if taken is not None:
+            found[tool]["bytes"] = taken
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="time interval and CROWN bounds")
+def about(threads: int, peer: str | None) -> dict[str, Any]:
+    """When, of what and where the figures are."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git("rev-parse", "--short", "HEAD"),
+        "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "machine": processor(),
+        "threads": threads,
+        "versions": {"verif": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "kernels": native().note,
+        "peer": peer,
+        "product_rate": product_rate(),
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="time bounds, with their memory and tightness")
     parser.add_argument("--problems", type=Path, help="folder of .npz problems; without it: networks of random weights")
     parser.add_argument("--peer", type=Path, help="checkout of auto_LiRPA to run beside")
     parser.add_argument("--only", default="", help="part of the problem's name")
+    parser.add_argument("--methods", default="interval,crown-ibp,crown", help=f"of {','.join(METHODS)}, or all")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds that the repetitions of a case may take")
+    parser.add_argument("--memory", action="store_true", help="measure memory too, each tool in a process of its own")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the README at the end")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--history", type=Path, nargs="?", const=HISTORY, help="append all figures to this file")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.peer:
-        warnings.filterwarnings("ignore")
-        sys.path.insert(0, str(options.peer.resolve()))
-        import auto_LiRPA
+    options.methods = list(METHODS) if options.methods == "all" else options.methods.split(",")
+    unknown = set(options.methods) - set(METHODS)
+    if unknown:
+        parser.error(f"no method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}, and all")
+    return options
 
-        print(f"peer: auto_LiRPA {auto_LiRPA.__version__}; torch {torch.__version__}, {options.threads} thread(s)")
-    problems = stored_problems(options.problems) if options.problems else random_problems()
-    head = f"{'problem':<22}{'method':<10}{'ours ms':>10}{'mean bound':>14}"
-    head += f"{'peer ms':>12}{'mean bound':>14}{'ratio':>9}{'below peer':>13}" if options.peer else ""
-    print(head + (f"{'below stored':>13}" if options.problems else ""))
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    record = about(options.threads, import_peer(options.peer) if options.peer else None)
+    print(table.caption(record), table.head(), sep="\n", flush=True)
+    places = [word for name in ("problems", "peer") if (path := getattr(options, name)) for word in (f"--{name}", path)]
+    flags = [*map(str, places), "--threads", str(options.threads)]
+    record["cases"] = []
+    problems = stored_problems(options.problems, options.only) if options.problems else random_problems()
     for problem in problems:
-        if options.only in problem.name:
-            for method in METHODS:
-                print(line(problem, method, options.repeat, bool(options.peer)), flush=True)
+        for method in options.methods if options.only in problem.name else ():
+            found = case(problem, method, peer=bool(options.peer), repeat=options.repeat, patience=options.patience)
+            if found is not None:
+                if options.memory:
+                    found = measured(found, lambda *what: peak.measure([*what, *flags]))
+                record["cases"].append(found)
+                print(table.line(found, record["product_rate"]), flush=True)
+    if options.markdown:
+        print("\n" + table.markdown(record))
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if options.history:
+        with options.history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def flat(graph: Graph) -> Graph:
     """The same graph with its one input and its output flat."""
     builder = GraphBuilder(constants=dict(graph.constants))
     (source,), (output,) = graph.inputs, graph.outputs
-    x = builder.input("x", (graph[source].size,))
+    x = builder.input(f"flat {source}", (graph[source].size,))
     builder.add("reshape", [x], attrs={"shape": graph[source].shape}, name=source)
     builder.nodes.update((node.name, node) for node in graph if node.name != source)
     return builder.build([builder.add("reshape", [output], attrs={"shape": (graph[output].size,)})])
@@ -192,8 +192,11 @@ def onnx_weights(path: Path) -> Weights:
     return pairs
 
 
-def stored_problems(folder: Path) -> list[Problem]:
-    """The problems of a folder of .npz files (lo, hi, C, w0, b0, ..., lb_*), whose ONNX files are in ../vnncomp."""
+def stored_problems(folder: Path, only: str = "") -> list[Problem]:
+    """The problems of a folder of .npz files (lo, hi, C, w0, b0, ..., lb_*), whose ONNX files are in ../vnncomp.
+
+    `only`: those whose names have this part.
+    """
     onnx = folder.resolve().parent / "vnncomp"
     build: Mapping[str, Callable[[Weights], nn.Module | Path]] = {
         "mlp784_256x6": mlp,
@@ -205,7 +208,7 @@ def stored_problems(folder: Path) -> list[Problem]:
         "vit_pgd_2_3_16": lambda _: onnx / "vit/onnx/pgd_2_3_16.onnx",
     }
     problems = []
-    for path in sorted(folder.glob("*.npz")):
+    for path in sorted(p for p in folder.glob("*.npz") if only in p.stem):
         kind = next((name for name in build if path.stem.startswith(name)), None)
         if kind is None:
             continue
