@@ -19,6 +19,7 @@ from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Affine, Call, Interval, Relaxation, windows
 from relaxations.affine import AffineRelaxation
+from relaxations.forward import least_and_most
 from relaxations.kernels.cases import CaseSweep
 from relaxations.kernels.tiles import TileSweep
 from relaxations.selections import Selection
@@ -185,11 +186,7 @@ class _State:
         if (name in self.engine.exact and self.boxed) or not isinstance(relaxation, AffineRelaxation):
             return interval
         box = self.region.box()
-        center, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-        shape = (*center.shape, *[1] * (interval.lower.dim() - 1))
-        center, radius = center.reshape(shape), radius.reshape(shape)
-        lower = pushed.lower_bias + (pushed.lower_slope * center - pushed.lower_slope.abs() * radius).sum(1)
-        upper = pushed.upper_bias + (pushed.upper_slope * center + pushed.upper_slope.abs() * radius).sum(1)
+        lower, upper = least_and_most(pushed, box.center, box.radius)
         return _meet(interval, lower, upper)
 
     def tighten(self, name: str, mask: Tensor) -> None:

@@ -8,11 +8,26 @@ void linear(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias) {
     const bool add = open(to, Window{0, to.height, 0, to.width});
     if (op.bias) bias += blocked<F>(from, [&](int k) { return from.at[k] * op.bias[from.flat[k]]; });
     const Matrix<F> weight{op.weight, op.columns, 1};
-    by_columns<F>(to.at, to.flat, to.start[to.height * to.width], add, [&](auto n, const int32_t* columns, V<F>* sum) {
+    const int count = to.start[to.height * to.width];
+    int done = 0;
+    auto products = [&](auto multiply_by) {
         for (int y = from.window.top; y < from.window.bottom; ++y) {
             const int k = from.first(y);
-            multiply_any<F, decltype(n)::value>(from.at + k, from.flat + k, from.last(y) - k, weight, columns, sum);
+            multiply_by(from.at + k, from.flat + k, from.last(y) - k);
         }
+    };
+    if (to.height * to.width == 1 && !to.lines[0])  // every entry of a flat value: columns stand side by side
+        for (; done + 2 * WIDE <= count; done += 2 * WIDE) {
+            V<F> sum[2 * WIDE] = {};
+            products([&](const V<F>* rows, const int32_t* index, int size) {
+                multiply_run<F, 2 * WIDE>(rows, index, size, weight, done, sum);
+            });
+            for (int j = 0; j < 2 * WIDE; ++j) to.at[done + j] = add ? to.at[done + j] + sum[j] : sum[j];
+        }
+    by_columns<F>(to.at + done, to.flat + done, count - done, add, [&](auto n, const int32_t* columns, V<F>* sum) {
+        products([&](const V<F>* rows, const int32_t* index, int size) {
+            multiply_any<F, decltype(n)::value>(rows, index, size, weight, columns, sum);
+        });
     });
 }
 

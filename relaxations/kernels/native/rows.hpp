@@ -78,6 +78,19 @@ inline void multiply(const V<F>* rows, const int32_t* index, int count, Matrix<F
     for (int j = 0; j < N; ++j) total[j] = sum[j];
 }
 
+// The same for N columns that stand side by side.
+template <class F, int N>
+inline void multiply_run(const V<F>* rows, const int32_t* index, int count, Matrix<F> weight, int32_t column, V<F>* total) {
+    V<F> sum[N];
+    for (int j = 0; j < N; ++j) sum[j] = total[j];
+    for (int k = 0; k < count; ++k) {
+        const V<F> a = rows[k];
+        const F* w = weight.at + index[k] * weight.row + column;
+        for (int j = 0; j < N; ++j) sum[j] += a * w[j];
+    }
+    for (int j = 0; j < N; ++j) total[j] = sum[j];
+}
+
 // One column: several running sums hide the latency of the additions.
 template <class F>
 inline void multiply_one(const V<F>* rows, const int32_t* index, int count, Matrix<F> weight, int32_t column, V<F>& total) {
