@@ -21,6 +21,7 @@ COLUMNS = {
     "below peer": 12,
     "below stored": 14,
 }  # title: width, negative to the left
+START, END = "<!-- bounds -->", "<!-- /bounds -->"
 TITLES = {
     "interval": "interval",
     "crown-ibp": "CROWN-IBP",
@@ -107,6 +108,13 @@ def markdown(record: Mapping[str, Any]) -> str:
     what = "Milliseconds" + (f" (how many times faster than {peer}); pairs are ours / the peer's" if peer else "")
     floor = "the floor is the time of the counted operations at the speed of a large matrix product"
     return "\n".join([*lines, "", f"{what}; {floor}.", f"{caption(record)}."])
+
+
+def insert(page: str, record: Mapping[str, Any]) -> str:
+    """The page with the table between its two marks; the same page where it has none."""
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    return f"{before}{start}\n{markdown(record)}\n{end}{after}" if end else page
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,4 +1,5 @@
-"""Write the generated pages: docs/ops.md from the op tables, docs/errors.md from the errors that the code raises.
+"""Write the generated pages: docs/ops.md from the op tables, docs/errors.md from the errors that the code raises, and
+the table of bounds in README.md from benchmarks/bounds.json (what `benchmarks/bounds.py --json` wrote).
 
 `python docs/generate.py` writes them, `python docs/generate.py --check` exits 1 where one is out of date.
 """
@@ -6,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,14 @@ def errors() -> str:
     return "\n".join(lines)
 
 
+def readme() -> str:
+    """README.md with the measured table between its marks; as it is where nothing was measured."""
+    from benchmarks.table import insert
+
+    page, measured = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "benchmarks" / "bounds.json"
+    return insert(page, json.loads(measured.read_text(encoding="utf-8"))) if measured.exists() else page
+
+
 def _raised() -> Iterator[tuple[str, str]]:
     """(code, message) of every call whose first arguments are a code and a sentence."""
     for package in PACKAGES:
@@ -85,7 +95,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {"docs/ops.md": ops, "docs/errors.md": errors}
+PAGES = {"docs/ops.md": ops, "docs/errors.md": errors, "README.md": readme}
 
 
 def main() -> int:

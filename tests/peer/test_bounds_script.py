@@ -113,6 +113,15 @@ def test_markdown_without_a_peer() -> None:
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["`p`", "10", "10.0", "20", "-2"]
 
 
+def test_a_page_gets_the_table_between_its_marks() -> None:
+    page = f"above\n{table.START}\nold\n{table.END}\nbelow\n"
+    made = table.insert(page, record())
+    assert made.startswith(f"above\n{table.START}\n| problem |") and made.endswith(f".\n{table.END}\nbelow\n")
+    assert "old" not in made and table.insert(made, record()) == made
+    for unmarked in ("no mark", f"half {table.START} a mark"):
+        assert table.insert(unmarked, record()) == unmarked
+
+
 WORSE = {
     "slower": (record(), record(0.02), "slower by a factor of 2.00"),
     "slower without a peer": (record(peer=None), record(0.02, None), "slower by a factor of 2.00"),
