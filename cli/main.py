@@ -58,6 +58,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments == ["--version"]:  # the parser and rich, which it prints this with, take 0.1 s
+        from verif import __version__
+
+        print(__version__)
+        return 0
+
     from cyclopts import CycloptsError
 
     from cli.app import app

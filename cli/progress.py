@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from cli.options import Options
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from verif.bab import Progress
 
 Watch = Callable[["Progress"], None]
 _EVERY = 10.0  # seconds between plain lines
+_AT_ONCE = 0.3  # what is decided within these seconds shows no line, and does not wait for rich to be imported
 
 
 @contextmanager
@@ -22,14 +25,8 @@ def watching(options: Options, title: str) -> Iterator[Watch | None]:
     if options.quiet or not (sys.stderr.isatty() or options.verbose):
         yield None
     elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
-            yield lambda event: live.update(
-                Text(line(event, title, options.timeout), no_wrap=True, overflow="ellipsis")
-            )
+        with ExitStack() as shown:
+            yield _live(options, title, shown)
     else:
         yield _plain(options, title)
 
@@ -41,6 +38,25 @@ def line(event: Progress, title: str, timeout: float | None) -> str:
         f"worst bound {event.worst:+.4g}   proved {event.proved_share:.1%}   open {event.open:,}   "
         f"done {event.done:,}   {event.boxes_per_second:,.0f} boxes/s   {_clock(event.seconds)}{limit}   {title}"
     )
+
+
+def _live(options: Options, title: str, shown: ExitStack) -> Watch:
+    """A line that is on the terminal until `shown` is closed."""
+    live: Live | None = None
+
+    def show(event: Progress) -> None:
+        nonlocal live
+        if live is None and event.seconds < _AT_ONCE:
+            return
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        if live is None:
+            live = shown.enter_context(Live(console=Console(stderr=True), transient=True, refresh_per_second=8))
+        live.update(Text(line(event, title, options.timeout), no_wrap=True, overflow="ellipsis"))
+
+    return show
 
 
 def _plain(options: Options, title: str) -> Watch:

@@ -1,0 +1,83 @@
+"""What a command imports: nothing heavy that it does not need. (Times are in benchmarks, not in tests.)"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "cases/collision/model.onnx"
+HOLDS = (MODEL, "cases/collision/head_on_is_never_clear.vnnlib")
+VIOLATED = (MODEL, "cases/collision/dead_ahead_never_left.vnnlib")
+# `onnx` is the package (0.2 s); models are read with its generated messages alone.
+HEAVY = frozenset({"cvxpy", "networkx", "onnx", "onnxruntime", "rich", "scipy", "sympy", "torch._dynamo", "torch.onnx"})
+CODE = """
+import json, sys
+from cli.main import run
+code = run(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+def after(*arguments: str) -> tuple[int, frozenset[str]]:
+    """The exit code of a command in a process of its own, and the modules that it has loaded."""
+    line = [sys.executable, "-c", CODE, *arguments]
+    done = subprocess.run(line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stdout.splitlines()[-1])
+    return code, frozenset(modules)
+
+
+def test_version_needs_nothing() -> None:
+    code, modules = after("--version")
+    assert code == 0 and not modules & ({"torch", "numpy", "cyclopts"} | HEAVY)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--bogus",), (MODEL, "no_such_file.vnnlib"), ("supports", "--help")]
+)
+def test_without_a_model_there_is_no_torch(arguments: tuple[str, ...]) -> None:
+    _, modules = after(*arguments)
+    assert not modules & ({"torch", "numpy"} | HEAVY - {"rich"})  # help and usage errors are set by rich
+
+
+def test_a_proof_needs_no_runtime() -> None:
+    code, modules = after(*HOLDS)
+    assert code == 0 and "torch" in modules
+    assert not modules & HEAVY
+
+
+def test_a_counterexample_needs_the_runtime_alone() -> None:
+    code, modules = after(*VIOLATED)
+    assert code == 1
+    assert modules & HEAVY == {"onnxruntime"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_only_a_longer_run_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cli.options import Options
+    from cli.progress import watching
+    from verif.bab import Progress
+
+    def event(seconds: float) -> Progress:
+        return Progress(open=5, done=3, worst=-0.25, proved_share=0.5, boxes_per_second=30.0, seconds=seconds)
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with watching(Options(), "title") as watch:
+        assert watch is not None
+        watch(event(0.1))
+        assert terminal.getvalue() == ""
+        watch(event(1.0))
+        watch(event(2.0))
+    assert "worst bound -0.25" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K"), "the line is wiped at the end"
