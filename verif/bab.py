@@ -23,7 +23,7 @@ from verif.signs import SignSearch
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
 FIRST = (NO_ROUNDS, Rounds(2, 8), Rounds(8, 40))  # slope optimisation of the first batch, until it is refuted
-INSIDE = Rounds(1, 2)  # and inside the tree (measured on ACAS Xu: fewer rounds make more boxes, more make slower ones)
+INSIDE = Rounds(2, 4)  # and inside the tree (measured on ACAS Xu: fewer rounds make more boxes, more make slower ones)
 FEW_INPUTS = 24  # up to which boxes are cut; beyond, the signs of ReLU inputs are split
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 
@@ -115,7 +115,9 @@ class Search:
             self.lower_bound = min(self.lower_bound, float(worst[refuted].min()))
         keep = ~refuted
         batch.worst = worst
-        kept = Pass(result.lower[keep], result.slopes[keep], result.bias[keep], result.intervals, result.relaxations)
+        tensors = (result.lower[keep], result.slopes[keep], result.bias[keep])
+        steep = result.slopes if result.steep is None else result.steep
+        kept = Pass(*tensors, result.intervals, result.relaxations, steep[keep])
         return gaps[keep], kept, batch.where(keep), atoms[keep]
 
     def passed(self, batch: Domains) -> Pass:
@@ -248,7 +250,7 @@ class Search:
         weight = torch.zeros_like(result.lower)
         open_clause = (gaps <= 0).flatten(1).to(weight.dtype)
         weight.scatter_add_(1, atoms.flatten(1), open_clause)
-        slopes = result.slopes.abs()
+        slopes = (result.slopes if result.steep is None else result.steep).abs()
         slopes = slopes.clamp(min=0.01 * slopes.amax(-1, keepdim=True))
         return torch.einsum("bs,bsn->bn", weight, slopes)
 

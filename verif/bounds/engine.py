@@ -39,7 +39,8 @@ DENSE_SHARE = 0.6  # share of undecided entries from which all boxes get the sam
 @dataclass(frozen=True)
 class Pass:
     """What one pass found: lower bounds (B, S) of the rows, their slopes (B, S, n) and bias in the input, and the
-    intervals and relaxations that it used.
+    intervals and relaxations that it used. `steep` are the rows' slopes before they were optimised, which say along
+    which inputs to cut: at an optimum they tell nothing, for there they tend to zero.
     """
 
     lower: Tensor
@@ -47,6 +48,7 @@ class Pass:
     bias: Tensor
     intervals: Mapping[str, Interval]
     relaxations: Mapping[str, Relaxation]
+    steep: Tensor | None = None
 
 
 class Engine:
@@ -124,10 +126,11 @@ class Engine:
         last: Given = Selection(torch.arange(size), (1, size))
         if rows is not None:
             last = (rows if rows.dim() == 3 else rows[None]).reshape(-1, rows.shape[-2], *self.graph[self.output].shape)
-        lower, slopes, bias = state.final(self.output, last)
+        lower, slopes, bias = state.final(self.output, last, rounds.last)
+        steep = state.final(self.output, last, 0)[1] if rounds.last and self.optimises(region) else slopes
         if rows is None:
             lower = lower.maximum(state.intervals[self.output].lower.reshape(len(lower), -1))
-        return Pass(lower, slopes, bias, state.intervals, state.relaxations)
+        return Pass(lower, slopes, bias, state.intervals, state.relaxations, steep)
 
 
 class OutOfTime(Exception):
@@ -249,12 +252,12 @@ class _State:
         lower[rows] = torch.fmax(lower[rows], found[0])
         upper[rows] = torch.fmin(upper[rows], found[1])
 
-    def final(self, name: str, rows: Given) -> tuple[Tensor, Tensor, Tensor]:
+    def final(self, name: str, rows: Given, rounds: int) -> tuple[Tensor, Tensor, Tensor]:
         """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
         count = rows.lead[1] if isinstance(rows, Selection) else rows.shape[1]
         step = max(1, self.engine.limit(self.intervals[name].lower) // self.boxes)
         if count <= step:
-            return self.sweep(name, rows, None, both=False)
+            return self.sweep(name, rows, None, both=False, rounds=rounds)
         parts = []
         for first in range(0, count, step):
             part: Given
@@ -263,7 +266,7 @@ class _State:
                 part = Selection(index, (1, len(index)))
             else:
                 part = rows[:, first : first + step]
-            parts.append(self.sweep(name, part, None, both=False))
+            parts.append(self.sweep(name, part, None, both=False, rounds=rounds))
         lower, slopes, bias = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
         return lower, slopes, bias
 
@@ -272,7 +275,9 @@ class _State:
         low, high = bound.chunk(2, 1)
         return low, -high
 
-    def sweep(self, at: str, rows: Given, owner: Tensor | None, *, both: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def sweep(
+        self, at: str, rows: Given, owner: Tensor | None, *, both: bool, rounds: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Minimum over the region of rows on node `at`: bounds (B, S), slopes (B, S, n) and bias in the input."""
         if time.monotonic() > self.deadline:
             raise OutOfTime
@@ -282,7 +287,7 @@ class _State:
             tiled = self.tiles.sweep(at, rows if isinstance(rows, Tensor) else None)
         if tiled is not None:
             dense = rows.dense(like, self.engine.graph[at].shape) if isinstance(rows, Selection) else rows
-            result = self.tiles.rows(tiled, dense, self.deadline)
+            result = self.tiles.rows(tiled, dense, self.deadline, rounds)
             if not result.complete or result.slopes is None or result.bias is None:
                 raise OutOfTime
             return torch.where(result.low.isnan(), -math.inf, result.low), result.slopes, result.bias

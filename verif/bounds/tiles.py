@@ -130,10 +130,15 @@ class TilePass:
         least = [self.region.minimize(rows[:, None], owner)[:, 0] for rows in found.slopes]
         return found.bias[0] + least[0], -(found.bias[1] + least[1])
 
-    def rows(self, sweep: TileSweep, rows: Tensor, deadline: float) -> Found:
+    def rows(self, sweep: TileSweep, rows: Tensor, deadline: float, rounds: int | None = None) -> Found:
         """Lower bounds of rows (B or 1, S, *N) on the value, with the rows on the input."""
         flat = rows.reshape(*rows.shape[:2], sweep.program.slots[sweep.program.at].size)
-        found = sweep.rows(self._relaxed(sweep), flat, self.boxes, self._region(deadline, self.rounds.last))
+        found = sweep.rows(
+            self._relaxed(sweep),
+            flat,
+            self.boxes,
+            self._region(deadline, self.rounds.last if rounds is None else rounds),
+        )
         if self.box is None and found.slopes is not None and found.bias is not None:
             return found._replace(low=found.bias + self.region.minimize(found.slopes))
         return found
