@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Method:
-    """A bound: the peer's name and options for it, and the rounds of slope optimisation that we give it."""
+    """A bound: the peer's name for it, the rounds of slope optimisation that we give it, and whether intermediate
+    bounds come from backward sweeps; `fixed`: the peer optimises with those that its CROWN found.
+    """
 
     peer: str
-    options: Mapping[str, Any] = field(default_factory=dict)
     rounds: Rounds = NO_ROUNDS
     backward: bool = True
+    fixed: bool = False
 
     @property
     def optimises(self) -> bool:
@@ -41,9 +43,9 @@ METHODS = {
     "crown-ibp": Method("CROWN-IBP", backward=False),
     "crown": Method("CROWN"),
     # Slopes of the final rows only, with the intermediate bounds of CROWN.
-    "final": Method("CROWN-Optimized", {"iteration": ITERATIONS, "fix_interm_bounds": True}, Rounds(0, ITERATIONS)),
+    "final": Method("CROWN-Optimized", Rounds(0, ITERATIONS), fixed=True),
     # Of intermediate bounds too. Ours takes the rounds that reach the peer's mean bound.
-    "optimised": Method("CROWN-Optimized", {"iteration": ITERATIONS}, ROUNDS),
+    "optimised": Method("CROWN-Optimized", ROUNDS),
 }
 
 
@@ -83,15 +85,24 @@ def peers(problem: Problem, method: str) -> Run | None:
     from auto_LiRPA import BoundedModule, BoundedTensor
     from auto_LiRPA.perturbations import PerturbationLpNorm
 
-    options = {"optimize_bound_args": dict(how.options)} if how.options else {}
+    options = {"optimize_bound_args": {"iteration": ITERATIONS}} if how.optimises else {}
     bounded = BoundedModule(problem.module, problem.lower, bound_opts=options, device="cpu")
     region = PerturbationLpNorm(norm=float("inf"), x_L=problem.lower, x_U=problem.upper)
     x = BoundedTensor((problem.lower + problem.upper) / 2, region)
 
-    def run() -> Tensor:
+    def bound(method: str, intermediate: Any = None) -> Tensor:
+        asked = {"C": problem.rows, "method": method, "bound_upper": False, "interm_bounds": intermediate}
+        return bounded.compute_bounds(x=(x,), **asked)[0].detach()
+
+    known = None
+    if how.fixed:  # its option fix_interm_bounds does nothing without bounds that it can keep
+        bound("CROWN")
+        sources = [node for activation in bounded.get_enabled_opt_act() for node in activation.inputs]
+        known = {s.name: (s.lower.detach(), s.upper.detach()) for s in sources if isinstance(s.lower, Tensor)}
+
+    def run() -> Tensor:  # with `known` too it runs CROWN once, to start from
         with torch.set_grad_enabled(how.optimises):
-            lower, _ = bounded.compute_bounds(x=(x,), C=problem.rows, method=how.peer, bound_upper=False)
-        return lower.detach()
+            return bound(how.peer, known)
 
     return run
 
