@@ -79,6 +79,10 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
         raise UsageError(
             "C104", f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv"
         )
+    if options.explain:
+        from cli.look import explain
+
+        return explain(first)
     if options.input is not None:
         from cli.local import local
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import files
 from cli.errors import UsageError
-from cli.options import Options, parse_networks
+from cli.options import Options, memory_bytes, parse_networks
 
 if TYPE_CHECKING:
     from verif.query import Network, Property, Query
@@ -105,7 +105,16 @@ def solve(
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     title = stem(property) if isinstance(property, Path) else "local robustness"
     with watching(options, title) as watch:
-        return query, verify(None, query, timeout=left, device=options.device, seed=options.seed, on_event=watch)
+        result = verify(
+            None,
+            query,
+            timeout=left,
+            device=options.device,
+            seed=options.seed,
+            memory=memory_bytes(options.memory),
+            on_event=watch,
+        )
+    return query, result
 
 
 def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:

@@ -46,6 +46,40 @@ def look(model: Path, options: Options) -> int:
     return 0
 
 
+def explain(model: Path) -> int:
+    """`verify MODEL.onnx --explain`: the description, and what one bound pass over one box costs."""
+    files.require(model)
+    with importing():
+        from graphs.onnx import load
+        from graphs.summary import summary
+    graph = load(model)
+    print("\n".join([*describe(model, graph, summary(graph)), "", *passes(graph)]), flush=True)
+    return 0
+
+
+def passes(graph: Graph) -> list[str]:
+    """What passes over one box cost, counted from the graph: every input entry of a nonlinear node gets a row."""
+    from relaxations.kernels.library import native
+    from relaxations.kernels.program import compile_sweep
+    from verif.bounds.cost import crown_cost, interval_cost
+    from verif.bounds.engine import CHUNK_BYTES
+    from verif.bounds.memory import box_bytes, row_bytes
+
+    found = {"interval": interval_cost(graph).total, "CROWN": crown_cost(graph).total}
+    rows = [("pass", "operations", "bytes at least", "bytes layer by layer")]
+    rows += [(name, _count(int(w.flops)), _bytes(w.least), _bytes(w.traffic)) for name, w in found.items()]
+    row = max(1, row_bytes(graph, graph.outputs[0], _FLOAT))
+    tiled = native().library is not None and compile_sweep(graph, graph.outputs[0]) is not None
+    return [
+        *_table(rows),
+        "",
+        f"  a row takes up to {_bytes(row)}, a box {_bytes(box_bytes(graph, _FLOAT))}",
+        "  rows go through all layers in cache-sized tiles (native library)"
+        if tiled
+        else f"  rows go layer by layer through torch, {_count(max(1, CHUNK_BYTES // row))} at a time",
+    ]
+
+
 def describe(model: Path, graph: Graph, found: Summary) -> list[str]:
     """The lines of the description."""
     from relaxations import RULES

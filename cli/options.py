@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,8 @@ class Options:
 
     timeout: Annotated[float | None, Parameter(group=_SEARCH)] = None
     "Seconds for each query; without it the search ends only by itself or by Ctrl-C."
+    memory: Annotated[str | None, Parameter(group=_SEARCH)] = None
+    "Memory for the whole process, such as 2GB or 512MB; work that would not fit is done in slices."
     network: Annotated[tuple[str, ...], Parameter(group=_SEARCH, negative=())] = ()
     "NAME=FILE: the model of a network that a VNN-LIB 2.0 query declares; once for each."
     device: Annotated[str, Parameter(group=_SEARCH)] = "cpu"
@@ -47,6 +50,8 @@ class Options:
     "Rows of a batch, appended as they come; an interrupted batch continues where it stopped."
     graph: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
     "Draw the model's graph (.svg)."
+    explain: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
+    "Describe the model and what its bound passes cost, and decide nothing."
     quiet: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
     "No progress, and nothing on stdout but the verdict."
     verbose: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
@@ -56,6 +61,8 @@ class Options:
         """Raise UsageError where a value makes no sense."""
         if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise UsageError("C103", f"--timeout takes a number of seconds above 0, not {self.timeout:g}")
+        if self.memory is not None and memory_bytes(self.memory) is None:
+            raise UsageError("C103", f"--memory takes a size such as 2GB or 512MB, not '{self.memory}'")
         if self.eps is not None and not (self.eps >= 0 and math.isfinite(self.eps)):
             raise UsageError("C103", f"--eps takes a radius of at least 0, not {self.eps:g}")
         for flag in ("eps", "label"):
@@ -63,6 +70,16 @@ class Options:
                 raise UsageError(
                     "C104", f"--{flag} needs --input", help="--input x.npy gives the samples to verify around"
                 )
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def memory_bytes(size: str | None) -> int | None:
+    """Bytes of a size such as 2GB, 512MB, 1.5g or 4000000000; None where it is not a size above 0."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", (size or "").strip().lower())
+    found = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    return found or None
 
 
 def parse_networks(pairs: tuple[str, ...]) -> dict[str, Path]:

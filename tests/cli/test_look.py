@@ -34,6 +34,17 @@ def test_description(small: Path, capsys: Capture) -> None:
     ]
 
 
+def test_explanation(small: Path, capsys: Capture) -> None:
+    """W x + b (2 to 1, then a ReLU): two ends of 2 * 2 operations at least."""
+    assert run(["model.onnx", "--explain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split()[:2] == ["pass", "operations"])
+    assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["interval", "CROWN"]
+    assert int(lines[start + 1].split()[1]) >= 8
+    assert lines[start + 4].startswith("  a row takes up to 8 B, a box ")
+    assert lines[start + 5].startswith("  rows go ")
+
+
 def test_drawing(small: Path) -> None:
     assert run(["model.onnx", "--graph", "model.svg"]) == 0
     assert ElementTree.parse("model.svg").getroot().tag.endswith("svg")

@@ -49,6 +49,10 @@ CASES = {
         "model.onnx property.vnnlib --timeout 0",
         "error[C103]: --timeout takes a number of seconds above 0, not 0",
     ),
+    "memory": (
+        "model.onnx property.vnnlib --memory lots",
+        "error[C103]: --memory takes a size such as 2GB or 512MB, not 'lots'",
+    ),
     "eps": (
         "model.onnx --input x.npy --eps -1",
         "error[C103]: --eps takes a radius of at least 0, not -1",
