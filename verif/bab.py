@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -84,9 +84,7 @@ class Search:
             if len(survivors):
                 yield from self.candidates(survivors, result, atoms)
                 signs = self.signs(survivors, gaps, atoms)
-                if signs is not None:
-                    yield from self.by_signs(signs, survivors)
-                else:
+                if signs is None or not (yield from self.by_signs(signs, survivors)):
                     self.split(survivors, gaps, result, atoms)
             self.resize(size, time.monotonic() - begun)
             yield self.progress()
@@ -194,8 +192,8 @@ class Search:
         rows = torch.eye(len(self.noise), dtype=torch.float64)[atom][None]
         return SignSearch(self.exact, box, rows, limit, self.deadline) if self.exact.has_signs(box) else None
 
-    def by_signs(self, search: SignSearch, domains: Domains) -> Iterator[Progress | Candidate]:
-        """Let a search over signs decide the last region."""
+    def by_signs(self, search: SignSearch, domains: Domains) -> Generator[Progress | Candidate, None, bool]:
+        """Let a search over signs decide the last region; whether it did, or has no more time."""
         torch.set_num_threads(self.threads)
         before = self.done
         self.domains.push(domains)  # open until the search is over: attacks go on
@@ -214,10 +212,12 @@ class Search:
             domains.worst = torch.full_like(domains.worst, min(search.lowest, 0.0))
             self.domains.worst = domains.worst
             yield replace(self.progress(), open=len(search.open))
-        self.unresolved += search.unresolved
-        if not len(search.open):
-            self.domains.pop(len(self.domains))
+        if len(search.open):
+            return True
+        self.domains.pop(len(self.domains))
+        if not search.unresolved:
             self.proved, self.lower_bound = 1.0, min(self.lower_bound, 0.0)
+        return not search.unresolved
 
     def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:
         """Clip the boxes, cut each along its most promising axis and push the halves."""

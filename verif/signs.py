@@ -22,6 +22,7 @@ from verif.rounding import of_terms
 
 ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
 ROUNDS = 4  # and for each case (measured: 2 to 8 rounds, the least work in all)
+LAST_ROUNDS = 300  # for a case whose neurons all have their signs
 FIRST_BATCH, LARGEST_BATCH = 64, 4096
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
@@ -96,7 +97,7 @@ class SignSearch:
             if not found.complete:
                 self.open = self.open.joined(batch)
                 return
-            self._branch(batch, found)
+            self._branch(batch, self._longer(sweep, batch, found))
             self._resize(len(batch), time.monotonic() - begun)
             yield
 
@@ -123,6 +124,18 @@ class SignSearch:
         else:
             self.open = cases
         return replace(sweep, start=start)
+
+    def _longer(self, sweep: CaseSweep, batch: Cases, found: Decided) -> Decided:
+        """Many rounds for cases that have nothing left to split: their multipliers alone can still decide them."""
+        stuck = ((found.slot < 0) & ~(found.low > self.limit[batch.row])).nonzero()[:, 0]
+        if not len(stuck):
+            return found
+        cases, sweep = batch.where(stuck), replace(sweep, region=replace(sweep.region, rounds=LAST_ROUNDS))
+        more = sweep.run(cases.row, cases.signs(), self.limit[cases.row], self.deadline - time.monotonic())
+        if more.complete:
+            for name in ("low", "slopes", "bias", "slot", "entry"):
+                getattr(found, name)[stuck] = getattr(more, name)
+        return found
 
     def _pop(self) -> Cases:
         """Take the cases of the lowest bounds."""
