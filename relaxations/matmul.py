@@ -61,8 +61,8 @@ class MatmulRelaxation(Relaxation):
             on_x, on_y = _mul(rows, my.transpose(-1, -2)), _mul(mx.transpose(-1, -2), rows)
         else:
             x_low, y_low, x_high, y_high = self.planes
-            on_x = _along_j(positive, x_low) + _along_j(negative, x_high)
-            on_y = _along_i(positive, y_low) + _along_i(negative, y_high)
+            on_x = _along_j(positive, negative, x_low, x_high)
+            on_y = _along_i(positive, negative, y_low, y_high)
         return (unbroadcast(on_x, self.shapes[0]), unbroadcast(on_y, self.shapes[1])), bias
 
     def push(self, inputs: Sequence[Affine]) -> Affine:
@@ -89,16 +89,26 @@ class MatmulRelaxation(Relaxation):
         return super().take(owner)
 
 
-def _along_j(rows: Tensor, slopes: Tensor) -> Tensor:
-    """sum over j of rows (B, S, *L, i, j) slopes (B, *L, i, k, j): (B, S, *L, i, k)."""
-    return torch.matmul(rows.movedim(1, -2), slopes.transpose(-1, -2)).movedim(-2, 1)
+def _along_j(positive: Tensor, negative: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """sum over j of rows (B, S, *L, i, j), both signs, times slopes (B, *L, i, k, j): (B, S, *L, i, k)."""
+    if low.shape[-1] == 1:
+        return _entries(positive, negative, low.squeeze(-1), high.squeeze(-1))
+    rows = torch.cat([positive.movedim(1, -2), negative.movedim(1, -2)], -1)
+    return torch.matmul(rows, torch.cat([low, high], -1).transpose(-1, -2)).movedim(-2, 1)
 
 
-def _along_i(rows: Tensor, slopes: Tensor) -> Tensor:
-    """sum over i of rows (B, S, *L, i, j) slopes (B, *L, i, k, j): (B, S, *L, k, j)."""
-    columns = rows.movedim(1, -1).transpose(-3, -2)  # (B, *L, j, i, S)
-    planes = slopes.movedim(-1, -3).transpose(-1, -2)  # (B, *L, j, k, i)
-    return torch.matmul(planes, columns).movedim(-3, -2).movedim(-1, 1)
+def _along_i(positive: Tensor, negative: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """sum over i of rows (B, S, *L, i, j), both signs, times slopes (B, *L, i, k, j): (B, S, *L, k, j)."""
+    if low.shape[-3] == 1:
+        return _entries(positive, negative, low.squeeze(-3), high.squeeze(-3))
+    rows = torch.cat([positive, negative], -2).movedim(1, -1).movedim(-2, -3)  # (B, *L, j, 2 i, S)
+    slopes = torch.cat([low, high], -3).movedim(-1, -3)  # (B, *L, j, 2 i, k)
+    return torch.matmul(slopes.transpose(-1, -2), rows).movedim(-3, -2).movedim(-1, 1)
+
+
+def _entries(positive: Tensor, negative: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The same where the sum has one term: each sign through its slopes (B, ...), broadcast."""
+    return torch.addcmul(positive * low.unsqueeze(1), negative, high.unsqueeze(1))
 
 
 def midpoint_biases(x: Interval, y: Interval) -> tuple[Tensor, Tensor]:

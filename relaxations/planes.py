@@ -16,6 +16,7 @@ from torch import Tensor
 from relaxations.rule import Affine, Interval, Relaxation
 
 Shapes = tuple[tuple[int, ...], ...]
+FEW_ROWS = 16  # boxes for each row from which entrywise products are faster than products of matrices
 
 
 def shapes_of(inputs: Sequence[Interval]) -> Shapes:
@@ -47,6 +48,8 @@ def offset(positive: Tensor, negative: Tensor, lower: Tensor, upper: Tensor) -> 
     """positive . lower + negative . upper over all of N: rows (B, S, *N), biases (B, *N), to (B, S)."""
 
     def dot(rows: Tensor, values: Tensor) -> Tensor:
+        if len(rows) > FEW_ROWS * rows.shape[1]:  # a product of small matrices for each box takes longer
+            return (rows * values.unsqueeze(1)).flatten(2).sum(2)
         return torch.matmul(flat(rows, 2), flat(values, 1).unsqueeze(-1)).squeeze(-1)
 
     good_lower, good_upper = lower.isfinite(), upper.isfinite()

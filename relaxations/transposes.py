@@ -33,8 +33,13 @@ def _unbroadcast(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
     return flat.sum(axes, keepdim=True) if axes else flat
 
 
+def times(rows: Tensor, weight: Tensor) -> Tensor:
+    """rows (..., O) times a matrix (O, I), as one product (of permuted rows `@` makes one for each)."""
+    return (rows.reshape(-1, rows.shape[-1]) @ weight).reshape(*rows.shape[:-1], weight.shape[1])
+
+
 def _linear(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
-    return (flat @ call.params["weight"],)
+    return (times(flat, call.params["weight"]),)
 
 
 def _conv(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
@@ -67,14 +72,30 @@ def spread(
     a product: there a product and a fold, or one convolution per phase of the stride, are two to three times as fast.
     """
     kernel = (weight.shape[2], weight.shape[3])
+    if stride == kernel:
+        return _fit(_patches(rows, weight), padding, space)
     if stride == (1, 1) and weight[0].numel() <= FEW_NUMBERS:
         columns = torch.matmul(weight.flatten(1).t(), rows.flatten(2))
         return F.fold(columns, space, kernel, padding=padding, stride=stride)
     if stride[0] == stride[1] > 1 and weight.shape[1] <= FEW_CHANNELS:
-        (p, q), back = padding, _phases(rows, weight, stride[0])
-        back = back[..., p : p + space[0], q : q + space[1]]
-        return F.pad(back, (0, space[1] - back.shape[3], 0, space[0] - back.shape[2]))
+        return _fit(_phases(rows, weight, stride[0]), padding, space)
     return F.conv_transpose2d(rows, weight, None, stride, padding, _unread(space, padding, kernel, stride))
+
+
+def _fit(back: Tensor, padding: tuple[int, ...], space: tuple[int, ...]) -> Tensor:
+    """Without what lies in the padding, and with zeros behind the last window."""
+    if padding == (0, 0) and tuple(back.shape[2:]) == tuple(space):
+        return back
+    back = back[..., padding[0] : padding[0] + space[0], padding[1] : padding[1] + space[1]]
+    return F.pad(back, (0, space[1] - back.shape[3], 0, space[0] - back.shape[2]))
+
+
+def _patches(rows: Tensor, weight: Tensor) -> Tensor:
+    """Transposed convolution whose windows do not overlap: one product, and each patch to its place."""
+    count, outputs, h, w = rows.shape
+    _, channels, k, m = weight.shape
+    patches = rows.permute(0, 2, 3, 1).reshape(-1, outputs) @ weight.flatten(1)
+    return patches.reshape(count, h, w, channels, k, m).permute(0, 3, 1, 4, 2, 5).reshape(count, channels, h * k, w * m)
 
 
 def _phases(rows: Tensor, weight: Tensor, s: int) -> Tensor:

@@ -68,3 +68,26 @@ def pendulum(steps: int = 2) -> Graph:
         speed = builder.add("add", [speed, builder.add("scale", [push], {"factor": factor})])
         state = builder.add("concat", [angle, speed], attrs={"axis": 0}, name=f"state{step}")
     return builder.build([state])
+
+
+def attention(tokens: int = 3, size: int = 4, heads: int = 2) -> Graph:
+    """A transformer block: attention and a two-layer perceptron, each with its skip, then the mean of all numbers."""
+    builder = GraphBuilder()
+    x = builder.add("reshape", [builder.input("x", (tokens * size,))], attrs={"shape": (1, tokens, size)})
+
+    def dense(x: str, number: int, n: int, m: int) -> str:
+        params = {"weight": weights(number, m, n), "bias": weights(50 + number, m, 1).flatten() * 0.2}
+        return builder.add("linear", [x], params)
+
+    split, swap = {"shape": (1, tokens, heads, size // heads)}, {"perm": (0, 2, 1, 3)}
+    q, k, v = (
+        builder.add("transpose", [builder.add("reshape", [dense(x, n, size, size)], attrs=split)], attrs=swap)
+        for n in range(3)
+    )
+    scores = builder.add("matmul", [q, builder.add("transpose", [k], attrs={"perm": (0, 1, 3, 2)})])
+    mixed = builder.add("matmul", [builder.add("softmax", [scores], attrs={"axis": 3}), v])
+    joined = builder.add("reshape", [builder.add("transpose", [mixed], attrs=swap)], attrs={"shape": (1, tokens, size)})
+    x = builder.add("add", [x, dense(joined, 3, size, size)])
+    hidden = builder.add("relu", [dense(x, 4, size, 2 * size)])
+    x = builder.add("add", [x, dense(hidden, 5, 2 * size, size)])
+    return builder.build([builder.add("mean", [x], attrs={"axes": (0, 1)})])

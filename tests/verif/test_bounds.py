@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
-from relaxations import RULES, Call, Interval, Relaxation
+from relaxations import RULES, Call, Interval, Relaxation, slab_pulls
 from relaxations.affine import AffineRelaxation
 from relaxations.sets import Ball, Box
-from tests.verif.networks import mlp, pendulum, residual
+from tests.verif.networks import attention, mlp, pendulum, residual
 from verif.bounds import Engine, crown, engine as engine_module, interval
 from verif.bounds.engine import OutOfTime
 from verif.bounds.structure import exact_nodes, row_size
@@ -26,6 +26,7 @@ NETWORKS = {
     "wide input": mlp(4, (30, 8, 8, 3)),
     "residual": residual(),
     "pendulum": pendulum(),
+    "attention": attention(),
 }
 
 
@@ -130,6 +131,18 @@ def test_windows_give_the_bounds_of_dense_rows(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Engine, "is_map", lambda self, name: False)
     dense = Engine(graph).bound(box)
     for name, held in windowed.intervals.items():
+        assert torch.allclose(held.lower, dense.intervals[name].lower, rtol=1e-9, atol=1e-9), name
+        assert torch.allclose(held.upper, dense.intervals[name].upper, rtol=1e-9, atol=1e-9), name
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_slabs_give_the_bounds_of_dense_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = attention()
+    box = boxes(graph, 0.2, count)
+    kept = Engine(graph).bound(box)
+    monkeypatch.setattr(slab_pulls, "pull", lambda relaxation, rows, owner: None)
+    dense = Engine(graph).bound(box)
+    for name, held in kept.intervals.items():
         assert torch.allclose(held.lower, dense.intervals[name].lower, rtol=1e-9, atol=1e-9), name
         assert torch.allclose(held.upper, dense.intervals[name].upper, rtol=1e-9, atol=1e-9), name
 

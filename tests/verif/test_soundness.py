@@ -8,7 +8,9 @@ from torch import Tensor
 
 from graphs import Graph, GraphBuilder
 from relaxations import RULES, Call, Interval
+from relaxations.sets import Ball
 from verif import Verdict, verify
+from verif.bounds import crown
 from verif.properties import linear
 
 
@@ -98,3 +100,21 @@ def test_intervals_of_signed_ops_are_not_rounded_inward(op: str) -> None:
             value = call.forward(*[first, second][: len(names)])
             assert (bound.lower <= value).all()
             assert (value <= bound.upper).all()
+
+
+@pytest.mark.parametrize("act", ["relu", "tanh"])
+def test_a_single_row_on_a_map_is_bounded_in_every_box(act: str) -> None:
+    """One row that stands for all boxes once went through the lines of the first box alone."""
+    builder = GraphBuilder()
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(*shape, generator=generator).double() for shape in ((2, 1, 2, 2), (1, 2, 2, 2))]
+    x = builder.add("reshape", [builder.input("x", (16,))], attrs={"shape": (1, 1, 4, 4)})
+    for number, weight in enumerate(weights):
+        attrs = {"stride": (1 + number, 1 + number), "padding": (0, 0), "dilation": (1, 1)}
+        x = builder.add("conv", [x], {"weight": weight}, attrs)
+        x = x if number else builder.add(act, [x])
+    graph = builder.build([builder.add("reshape", [x], attrs={"shape": (1,)})])
+    center = torch.randn(4, 16, generator=generator).double()
+    ball = Ball(center, torch.full((4,), 0.5).double(), 2.0)
+    one_by_one = [crown(graph, Ball(center[i : i + 1], ball.radius[i : i + 1], 2.0)) for i in range(4)]
+    torch.testing.assert_close(crown(graph, ball), torch.cat(one_by_one))

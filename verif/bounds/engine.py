@@ -75,6 +75,10 @@ class Engine:
         shape = self.graph[name].shape
         return len(shape) == 4 and shape[0] == 1 and shape[2] * shape[3] > 1
 
+    def has_tokens(self, name: str) -> bool:
+        """Whether a value has several axes, whose unit rows may stay slabs (see relaxations/slabs.py)."""
+        return sum(size > 1 for size in self.graph[name].shape) > 1
+
     def optimises(self, region: InputSet) -> bool:
         """Whether rounds of slope optimisation have an effect."""
         return isinstance(region, Box) and self.tiles.sweep(self.output, region.lower) is not None
@@ -208,6 +212,9 @@ class _State:
             self._tiled(tiled, _by_pixel(flat, tiled.channels), (lower, upper))
         elif self.engine.is_map(name):
             self._ragged(name, _by_pixel(flat, self.engine.graph[name].shape[1]), limit, (lower, upper))
+        elif self.engine.has_tokens(name):
+            owners, entries = flat.nonzero(as_tuple=True)
+            self._ragged(name, (owners, entries), limit, (lower, upper))
         elif self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union):
             self._shared(name, union, limit, (lower, upper))
         else:

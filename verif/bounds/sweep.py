@@ -12,14 +12,15 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.ir import INPUT
-from relaxations import windows
+from relaxations import slab_pulls, windows
 from relaxations.affine import AffineRelaxation
 from relaxations.rule import Relaxation
 from relaxations.selections import Selection
+from relaxations.slabs import Slab
 from relaxations.windows import Window
 
 Given = Tensor | Selection
-Rows = Given | Window
+Rows = Given | Window | Slab
 
 
 class Sweep:
@@ -42,6 +43,7 @@ class Sweep:
         self.graph, self.relaxations, self.owner, self.like, self.both = graph, relaxations, owner, like, both
         self.boxes = len(like) if owner is None else len(owner)
         self.terms: dict[str, Rows] = {}
+        self.sums: set[str] = set()  # terms that are sums made here, which nothing else refers to
         self.bias = like.new_zeros(1, 1)
 
     def run(self, at: str, rows: Given) -> tuple[Tensor | Window, Tensor]:
@@ -64,44 +66,70 @@ class Sweep:
         if self.both and not isinstance(relaxation, AffineRelaxation):
             self._negate()
         rows = self.terms.pop(name)
-        pulled = self._short_cut(relaxation, rows)
-        if pulled is None:
-            dense = self._dense(name, rows)
-            if not isinstance(relaxation, AffineRelaxation):
-                relaxation = relaxation if self.owner is None else relaxation.take(self.owner)
-                if len(dense) < self.boxes:
-                    dense = dense.expand(self.boxes, *dense.shape[1:])
-            pulled = relaxation.pull(dense)
-        parts, bias = pulled
+        pulled = self._short_cut(name, relaxation, rows)
+        parts, bias = self._pull(relaxation, self._dense(name, rows)) if pulled is None else pulled
         self.bias = self.bias + bias
         for source, part in zip(self.graph[name].inputs, parts, strict=True):
             self.terms[source] = self._sum(source, part) if source in self.terms else part
 
-    def _short_cut(self, relaxation: Relaxation, rows: Rows) -> tuple[tuple[Rows, ...], Tensor] | None:
-        """Unit rows and windows without building whole rows, where the op has a way."""
+    def _pull(self, relaxation: Relaxation, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Whole rows, each through the relaxation of its own box."""
+        if isinstance(relaxation, AffineRelaxation):
+            return relaxation.pull(rows)
+        relaxation = relaxation if self.owner is None else relaxation.take(self.owner)
+        if self.boxes == 1 and len(rows) > 1:  # rows of one box: one product of many rows, not many of one
+            parts, bias = relaxation.pull(rows.flatten(0, 1).unsqueeze(0))
+            lead = rows.shape[:2]
+            return tuple(part[0].unflatten(0, lead) for part in parts), bias[0].unflatten(0, lead)
+        return relaxation.pull(rows if len(rows) == self.boxes else rows.expand(self.boxes, *rows.shape[1:]))
+
+    def _short_cut(self, name: str, relaxation: Relaxation, rows: Rows) -> tuple[tuple[Rows, ...], Tensor] | None:
+        """Unit rows, windows and slabs without building whole rows, where the op has a way."""
         if isinstance(rows, Window):
             return windows.pull(relaxation, rows, self.owner)
-        if not isinstance(rows, Selection) or not isinstance(relaxation, AffineRelaxation):
+        if isinstance(rows, Slab):
+            return slab_pulls.pull(relaxation, rows, self.owner)
+        if not isinstance(rows, Selection):
             return None
-        if rows.lead[1] == 1 and relaxation.call.node.op == "conv":
-            window = windows.start(relaxation, rows)
-            if window is not None:
-                return (window[0],), window[1]
-        started = relaxation.start(rows, self.like)
-        if started is None:
-            return None
-        parts = tuple(p if isinstance(p, Selection) else p.unflatten(0, rows.lead) for p in started[0])
-        return parts, started[1].unflatten(0, rows.lead)
+        if isinstance(relaxation, AffineRelaxation):
+            if self._ragged(rows) and relaxation.call.node.op == "conv":
+                window = windows.start(relaxation, rows)
+                if window is not None:
+                    return (window[0],), window[1]
+            started = relaxation.start(rows, self.like)
+            if started is not None:
+                parts = tuple(p if isinstance(p, Selection) else p.unflatten(0, rows.lead) for p in started[0])
+                return parts, started[1].unflatten(0, rows.lead)
+        return slab_pulls.pull(relaxation, self._slab(name, rows), self.owner) if self._ragged(rows) else None
+
+    def _ragged(self, rows: Selection) -> bool:
+        """Whether each unit row is of one known box (a single row may also stand for all boxes)."""
+        return rows.lead[1] == 1 and (self.owner is not None or len(self.like) == 1)
+
+    def _slab(self, name: str, rows: Selection) -> Slab:
+        return Slab.of(rows, self.graph[name].shape, self.like)
 
     def _sum(self, name: str, part: Rows) -> Rows:
         held = self.terms[name]
         if isinstance(held, Window) and isinstance(part, Window):
-            total = held.plus(part)
-            if total is not None:
-                return total
-        return self._dense(name, held) + self._dense(name, part)
+            total: Rows | None = held.plus(part)
+        else:
+            total = held.plus(part) if isinstance(held, Slab) and isinstance(part, Slab) else None
+        if total is not None:
+            return total
+        if isinstance(held, Slab):
+            held, part = part, held
+        own = name in self.sums or not isinstance(held, Tensor)
+        self.sums.add(name)
+        dense = self._dense(name, held)
+        if isinstance(part, Slab):
+            return part.added_to(dense if own else dense.clone())
+        other = self._dense(name, part)
+        return dense.add_(other) if own and dense.shape == other.shape else dense + other
 
     def _dense(self, name: str, rows: Rows) -> Tensor:
+        if isinstance(rows, Slab):
+            return rows.dense()
         if isinstance(rows, Window):
             return rows.dense().reshape(*rows.rows.shape[:2], *self.graph[name].shape)
         return rows.dense(self.like, self.graph[name].shape) if isinstance(rows, Selection) else rows
@@ -110,11 +138,13 @@ class Sweep:
         """Stack the negated rows behind the rows."""
         terms: dict[str, Rows] = {}
         for name, rows in self.terms.items():
-            if isinstance(rows, Window):
+            if isinstance(rows, Selection) and self._ragged(rows):
+                rows = self._slab(name, rows)
+            if isinstance(rows, Window | Slab):
                 terms[name] = rows.negated()
             else:
                 dense = self._dense(name, rows)
                 terms[name] = torch.cat([dense, -dense], 1)
-        self.terms = terms
+        self.terms, self.sums = terms, set()
         self.bias = torch.cat([self.bias, -self.bias], 1)
         self.both = False
