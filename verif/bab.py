@@ -123,15 +123,18 @@ class Search:
         region = self.region_set(batch, batch.lower.dtype)
         if self.engine.heavy:
             cheap = self.engine.bound(region, backward=False, deadline=self.deadline)
-            gaps, _ = self.table.gaps(cheap.lower, batch.region, self.slack(cheap, batch))
-            if bool((self.table.worst(gaps) > 0).all()):
+            if self.refutes(cheap, batch):
                 return cheap
         for rounds in self.levels(region):
             result = self.engine.bound(region, rounds=rounds, deadline=self.deadline)
-            gaps, _ = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
-            if bool((self.table.worst(gaps) > 0).all()):
+            if self.refutes(result, batch):
                 break
         return result
+
+    def refutes(self, result: Pass, batch: Domains) -> bool:
+        """Whether a pass refutes every clause in every box of a batch."""
+        gaps, _ = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
+        return bool((self.table.worst(gaps) > 0).all())
 
     def levels(self, region: InputSet) -> Sequence[Rounds]:
         """How far slopes are optimised: step by step for the first batch, which may be all there is to do."""

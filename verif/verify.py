@@ -26,6 +26,7 @@ from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
 from verif.domains import Domains
+from verif.points import Points, PointSearch, finite
 from verif.query import Property, Query, Source, compile_query
 from verif.rounding import jumps, noise
 from verif.verdict import Verdict
@@ -107,7 +108,7 @@ class Run:
     seed: int = 0
     on_event: OnEvent | None = None
     memory: int | None = None
-    search: Search | None = field(default=None, init=False)
+    search: Search | PointSearch | None = field(default=None, init=False)
     warnings: tuple[str, ...] = field(default=(), init=False)
     next_attack: float = field(default=0.4, init=False)
 
@@ -128,6 +129,9 @@ class Run:
             return self._result(Verdict.UNKNOWN, reason="interrupted")
 
     def _decide(self) -> Result:
+        points = finite(self.query)
+        if points is not None:
+            return self._by_points(points)
         search = self.search = self._search()
         search.share_work(64)
         found = self._attack(search, 64, 8)
@@ -150,6 +154,26 @@ class Run:
             return self._result(Verdict.TIMEOUT, reason="the time was used up")
         if search.unresolved:
             return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} boxes are too small to split, yet open")
+        return self._result(Verdict.HOLDS)
+
+    def _by_points(self, points: Points) -> Result:
+        """Look at every point of an input set that has finitely many."""
+        table, device = ClauseTable.of(self.query.property), torch.get_default_device()
+        graphs = self.query.graph.to(torch.float32, device), self.query.graph.to(torch.float64, device)
+        error = noise(*graphs, points.at(points.given, slice(0, POINTS)))
+        most = self._ration(graphs[1]).points
+        search = self.search = PointSearch(points, table, graphs, error, self.deadline, most)
+        for event in search.run():
+            if isinstance(event, Candidate):
+                found = self._replayed(event.point)
+                if found is not None:
+                    return found
+            elif self.on_event is not None:
+                self.on_event(event)
+        if not search.complete:
+            return self._result(Verdict.TIMEOUT, reason="the time was used up")
+        if search.unresolved:
+            return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} points are too close to call")
         return self._result(Verdict.HOLDS)
 
     def _search(self) -> Search:

@@ -15,6 +15,7 @@ from graphs import Graph
 from graphs.ir import INPUT, Node
 from graphs.ops import OPS, Kind
 
+WINDOWS = ("conv", "avg_pool")  # average pooling is a convolution with equal weights, channel by channel
 Geometry = tuple[int, int, int]  # channels, height, width; a flat value is a map of one pixel
 
 
@@ -103,6 +104,9 @@ def _supported(graph: Graph, node: Node) -> bool:
         case "conv":
             plain = len(node.attrs["stride"]) <= 2 and node.attrs.get("groups", 1) == 1
             return plain and node.shape[0] == 1
+        case "avg_pool":
+            counts = node.attrs.get("count_include_pad", True) or not any(node.attrs["padding"])
+            return len(node.attrs["stride"]) <= 2 and node.shape[0] == 1 and counts
         case "add" | "sub" | "shift" | "scale":
             return all(shape == node.shape for shape in shapes)
         case "reshape" | "neg" | "input":
@@ -120,12 +124,12 @@ def _geometries(graph: Graph, behind: Sequence[Node]) -> dict[str, Geometry] | N
         return name
 
     for node in behind:
-        if node.op not in ("linear", "conv", INPUT):
+        if node.op not in ("linear", *WINDOWS, INPUT):
             for source in node.inputs:
                 parent[find(source)] = find(node.name)
     maps: dict[str, set[Geometry]] = {}
     for node in behind:
-        if node.op == "conv":
+        if node.op in WINDOWS:
             for name in (node.name, *node.inputs):
                 maps.setdefault(find(name), set()).add(_map(graph[name].shape))
     if any(len(found) > 1 for found in maps.values()):
@@ -182,7 +186,7 @@ class _Compiler:
     def visit(self, node: Node) -> None:
         source = self.slot_of[node.name]
         match node.op:
-            case "linear" | "conv":
+            case "linear" | "conv" | "avg_pool":
                 kind = StepKind.LINEAR if node.op == "linear" else StepKind.CONVOLUTION
                 self.steps.append(Step(kind, source, self.slot(self.home(node.inputs[0])), node.name))
             case "add" | "sub":

@@ -241,8 +241,10 @@ class TileSweep:
             return made
         node, params = graph[step.node], graph.params(graph[step.node])
         weight, bias = params.get("weight"), params.get("bias")
+        if node.op == "avg_pool":
+            weight = _average(graph[node.inputs[0]].shape[1], node.attrs["kernel"])
         if step.kind == StepKind.CONVOLUTION and weight is not None:
-            a = node.attrs
+            a = {"dilation": (1,) * (weight.dim() - 2), **node.attrs}
             made.kernel, made.stride, made.padding, made.dilation = (
                 (_I32 * 2)(*([fill] * (2 - len(pair))), *pair)
                 for fill, pair in ((1, weight.shape[2:]), (1, a["stride"]), (0, a["padding"]), (1, a["dilation"]))
@@ -270,6 +272,12 @@ class TileSweep:
         if self._kept[-1].data_ptr() != constant.data_ptr():
             self._copied.append((constant, self._kept[-1]))
         return self._kept[-1].data_ptr()
+
+
+def _average(channels: int, kernel: Sequence[int]) -> Tensor:
+    """Average pooling as the weights of a convolution, (C, C, *kernel)."""
+    share = torch.eye(channels, dtype=torch.float64) / math.prod(kernel)
+    return share.reshape(channels, channels, *(1 for _ in kernel)).expand(channels, channels, *kernel)
 
 
 def lanes(dtype: torch.dtype) -> int:

@@ -34,7 +34,8 @@ class Random:
 
     def graph(self, steps: int) -> Graph:
         """A graph of that many random steps; its output is the last value."""
-        makers = (self.linear, self.conv, self.conv, self.scalar, self.scalar, self.join, self.entrywise, self.reshape)
+        makers = (self.linear, self.conv, self.conv, self.pool, self.scalar, self.scalar, self.join, self.entrywise)
+        makers += (self.reshape,)
         for _ in range(steps):
             made = self.draw.choice(makers)()
             if made is not None:
@@ -96,6 +97,17 @@ class Random:
         attrs = {"stride": stride, "padding": padding, "dilation": dilation}
         made = self.builder.add("conv", [source], params, attrs)
         return made if self.builder.nodes[made].size <= 400 else None
+
+    def pool(self) -> str | None:
+        """Average pooling of a map, of any window, stride and padding that fit."""
+        maps = [name for name in self.values if len(self.shape(name)) > 2 and self.shape(name)[0] == 1]
+        if not maps:
+            return None
+        source = self.draw.choice(maps)
+        kernel = tuple(self.draw.randint(1, min(3, size)) for size in self.shape(source)[2:])
+        stride = tuple(self.draw.randint(1, 3) for _ in kernel)
+        padding = tuple(self.draw.randint(0, size // 2) for size in kernel)
+        return self.builder.add("avg_pool", [source], attrs={"kernel": kernel, "stride": stride, "padding": padding})
 
     def scalar(self) -> str:
         op, source = self.draw.choice(self.scalars), self.pick()
