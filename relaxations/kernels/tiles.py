@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from graphs import Graph
 from relaxations.kernels.library import native
 from relaxations.kernels.program import Geometry, Program, Slot, Step, StepKind
-from relaxations.scalar.lines import ScalarLines
+from relaxations.scalar.lines import STRETCHES, ScalarLines, Turns
 
 _NAMES = {torch.float32: "float", torch.float64: "double"}
 _P, _I32, _I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
@@ -29,7 +30,7 @@ class _Slot(ctypes.Structure):
     _fields_ = [
         *((name, _I32) for name in ("channels", "height", "width")),
         *((name, _P) for name in ("start", "channel", "flat")),
-        ("lines", _P * 6),
+        ("lines", _P * (6 + 8 * STRETCHES)),
         *((name, _I64) for name in ("start_stride", "entry_stride", "offset", "kept")),
     ]
 
@@ -56,12 +57,16 @@ class Job(ctypes.Structure):
     ]
 
 
+Choice = tuple[float, float] | Turns | None  # what lines an op may have instead of its own
+
+
 @dataclass(frozen=True)
 class Entries:
     """Which entries of a value count, pixel by pixel, for each box (or for all alike: a batch of one).
 
     start (B, pixels + 1), channel and flat (B, size), all int32; lines (B, size) in the same order, or none: slope and
-    bias of the lower line, those of the upper line, and the range of slopes that the lower line may have instead.
+    bias of the lower line, those of the upper line, and the range of slopes that the lower line may have instead; for
+    curved ops then what these four gain on the way to other lines, on one side and on the other.
     `finite`: whether all slopes are; a product with a slope that is not could be lost among those that are left out.
     """
 
@@ -72,13 +77,17 @@ class Entries:
     finite: bool = True
 
     @classmethod
-    def of(cls, relaxation: ScalarLines, geometry: Geometry, slopes: tuple[float, float] | None = None) -> Entries:
-        """The entries that the lines do not zero. Where the lines differ, the lower one may have any of `slopes`."""
+    def of(cls, relaxation: ScalarLines, geometry: Geometry, choice: Choice = None) -> Entries:
+        """The entries that the lines do not zero. Where the lines differ, the lower one may have any slope of a range;
+        of curved ops, both lines may turn as far as two others.
+        """
         channels, area = geometry[0], geometry[1] * geometry[2]
         like = relaxation.lower_slope
-        given = [like, relaxation.lower_bias, relaxation.upper_slope, relaxation.upper_bias]
-        if slopes is not None:
-            given += [torch.where(like != relaxation.upper_slope, end, like) for end in slopes]
+        given = _fields(choice.own if isinstance(choice, Turns) else relaxation)
+        if isinstance(choice, Turns):
+            given += [None, None, *_gains(choice.own, choice.left), *_gains(choice.own, choice.right)]
+        elif choice is not None:
+            given += [torch.where(like != relaxation.upper_slope, end, like) for end in choice]
         boxes = max(len(x) for x in given if x is not None)
         held = [None if x is None else x.expand(boxes, *x.shape[1:]).contiguous() for x in given]
         held += [None] * (6 - len(held))
@@ -86,7 +95,7 @@ class Entries:
         lines = tuple(like.new_empty(boxes, channels * area) for _ in held)
         sizes = map(_I64, (boxes, channels, area))
         outputs = (*(_P(x.data_ptr()) for x in index), _pointers(lines))
-        finite = function("list", like.dtype)(*sizes, _pointers(held), *outputs)
+        finite = function("list", like.dtype)(*sizes, len(held), _pointers(held), *outputs)
         return cls(index[0], index[1], index[2], lines, bool(finite))
 
     @staticmethod
@@ -294,6 +303,25 @@ def vector_bytes() -> int:
 def available(dtype: torch.dtype) -> bool:
     """Whether the native library is there and computes in this precision."""
     return dtype in _NAMES and native().library is not None
+
+
+def _fields(lines: ScalarLines) -> list[Tensor | None]:
+    return [lines.lower_slope, lines.lower_bias, lines.upper_slope, lines.upper_bias]
+
+
+def _gains(own: ScalarLines, way: Sequence[ScalarLines]) -> Iterator[Tensor]:
+    """What slopes and biases gain on each stretch of a way; nothing where a line on either end is not known."""
+    for before, after in pairwise([_fields(line) for line in (own, *way)]):
+        for slope, bias in ((0, 1), (2, 3)):
+            gains = [_difference(after[i], before[i]) for i in (slope, bias)]
+            known = gains[0].isfinite() & gains[1].isfinite()
+            yield from (torch.where(known, gain, 0) for gain in gains)
+
+
+def _difference(a: Tensor | None, b: Tensor | None) -> Tensor:
+    if a is None:
+        return torch.zeros(()) if b is None else -b
+    return a if b is None else a - b
 
 
 def _slot(slot: Slot, entries: Entries) -> _Slot:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from relaxations.rule import Call, Interval
-from relaxations.scalar.lines import ScalarLines
+from relaxations.scalar.lines import STRETCHES, ScalarLines, Turns
 from relaxations.scalar.pieces import Map, Piece, Point, Stretch, derivative, solve
 from relaxations.scalar.rule import ScalarRule
 from relaxations.scalar.solve import root, where_needed
 
+CHORDS = 8  # by which the slopes at the ends of an envelope are found: any slopes are sound
 CONTACT_STEPS = 6  # of a contact without a closed form: slopes may be a little off, intercepts are exact for any
 
 
@@ -63,6 +65,26 @@ class CurveRule(ScalarRule):
         lower = self.touch(call, inside, ends, (lower_slope, None), 1)
         upper = -self.touch(call, inside, ends, (-upper_slope, None), -1)
         return self.guarded(call, box, ScalarLines(lower_slope, lower, upper_slope, upper))
+
+    def choices(self, call: Call, box: Interval, own: ScalarLines) -> Turns:
+        """Lines that touch f near the left and near the right end of its envelopes."""
+        with torch.no_grad():
+            inside = self.inside(call, box)
+            share = torch.linspace(0, 1, CHORDS + 1, dtype=box.lower.dtype, device=box.lower.device)
+            x = inside.lower + inside.width * share.reshape(-1, *(1 for _ in inside.lower.shape))
+            y = self.f(call, x)
+            first = ((y[1:] - y[0]) / (x[1:] - x[0])).nan_to_num(0.0, 0.0, 0.0)
+            last = ((y[-1] - y[:-1]) / (x[-1] - x[:-1])).nan_to_num(0.0, 0.0, 0.0)
+            left, right = (first.amin(0), first.amax(0)), (last.amax(0), last.amin(0))
+            lines = [own, *self._way(call, box, own, left), *self._way(call, box, own, right)]
+            moved = _outward(lines, box)
+            return Turns(moved[0], moved[1 : STRETCHES + 1], moved[STRETCHES + 1 :])
+
+    def _way(self, call: Call, box: Interval, own: ScalarLines, end: tuple[Tensor, Tensor]) -> Iterator[ScalarLines]:
+        """Lines with slopes between its own and those at the end of the way."""
+        for i in range(1, STRETCHES + 1):
+            slopes = (a.lerp(b, i / STRETCHES) for a, b in zip((own.lower_slope, own.upper_slope), end, strict=True))
+            yield self.lines_at(call, box, *slopes)
 
     def inside(self, call: Call, box: Interval) -> Interval:
         """The box, with every entry that has no lines replaced by one harmless point."""
@@ -231,3 +253,17 @@ class CurveRule(ScalarRule):
         far = far | (rise.abs() > tiny * left.value.abs().maximum(right.value.abs()))
         tangent = derivative(self.pieces(call, Interval(left.x, right.x)), middle)
         return torch.where(far, rise / torch.where(far, width, 1.0), tangent)
+
+
+def _outward(family: Sequence[ScalarLines], box: Interval) -> list[ScalarLines]:
+    """Lines moved by what rounding may add to a mean of two of them in the box: that of the largest terms of all."""
+    reach, eps = box.lower.abs().maximum(box.upper.abs()), 4 * torch.finfo(box.lower.dtype).eps
+    sides = []
+    for slope, bias, side in (("lower_slope", "lower_bias", -1), ("upper_slope", "upper_bias", 1)):
+        slopes = [getattr(lines, slope) for lines in family]
+        held = [getattr(lines, bias) for lines in family]
+        biases = [torch.zeros_like(k) if b is None else b for k, b in zip(slopes, held, strict=True)]
+        terms = [(k * reach).abs() + b.abs() for k, b in zip(slopes, biases, strict=True)]
+        largest = reduce(torch.maximum, [t.nan_to_num(0.0, 0.0, 0.0) for t in terms])
+        sides.append([(k, b + side * eps * largest) for k, b in zip(slopes, biases, strict=True)])
+    return [ScalarLines(*below, *above) for below, above in zip(*sides, strict=True)]

@@ -41,6 +41,18 @@ class ScalarLines(Relaxation):
         )
 
 
+STRETCHES = 3  # as in kernels/native/tiles.hpp
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Lines of an op, and STRETCHES others on either side of them; what lies between neighbours is sound too."""
+
+    own: ScalarLines
+    left: Sequence[ScalarLines]
+    right: Sequence[ScalarLines]
+
+
 Bound = tuple[Tensor, Tensor]  # slopes (B, K, *N) and bias (B, *N) of one side
 
 

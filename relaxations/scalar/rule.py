@@ -18,7 +18,7 @@ from torch import Tensor
 from graphs.ops import OPS
 from relaxations.finite import all_finite
 from relaxations.rule import Call, Interval, Rule
-from relaxations.scalar.lines import ScalarLines
+from relaxations.scalar.lines import ScalarLines, Turns
 
 
 class ScalarRule(Rule):
@@ -100,6 +100,13 @@ class ScalarRule(Rule):
         """The range of slopes that a lower line may have instead of its own, on any box and with the same bias.
 
         For entries whose two lines differ in slope; None: its own only.
+        """
+        return None
+
+    def choices(self, call: Call, box: Interval, own: ScalarLines) -> Turns | None:
+        """Its own lines with others to either side of them; None: there are only its own.
+
+        Intercepts are moved outward so that every line between is sound in floating point too.
         """
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from relaxations import Call, Interval
 from relaxations.scalar import ScalarLines, ScalarRule
+from relaxations.scalar.curve import CurveRule
+from relaxations.scalar.lines import STRETCHES
 from relaxations.scalar.steps import ClipRule, VertexRule
 from tests.laws.checks import ROUNDING, ROWS, all_boxes, generator, rule_of
 from tests.laws.table import Row
@@ -71,6 +74,35 @@ def test_lines_of_any_slope_are_sound(row: Row, dtype: torch.dtype) -> None:
         (x,) = row.samples([box], random)
         y = call64.forward(x.double())
         assert all(between(found, x, y, dtype) for found in lines)
+
+
+@every_scalar
+@pytest.mark.parametrize("dtype", ROUNDING, ids=["float64", "float32"])
+def test_lines_between_the_choices_are_sound(row: Row, dtype: torch.dtype) -> None:
+    random, rule = generator(row), scalar_rule(row)
+    (box,) = all_boxes(row, 300, random, dtype)
+    call, call64 = row.call(dtype), row.call()
+    turns = rule.choices(call, box, rule.lines(call, box))
+    assert (turns is not None) == isinstance(rule, CurveRule)
+    if turns is None:
+        return
+    (x,) = row.samples([box], random)
+    y = call64.forward(x.double())
+    for way in (turns.left, turns.right):
+        assert len(way) == STRETCHES
+        for before, after in pairwise([turns.own, *way]):
+            share = torch.rand(box.lower.shape, generator=random, dtype=torch.float64).to(dtype)
+            assert between(mean(before, after, share), x, y, dtype)
+
+
+def mean(first: ScalarLines, second: ScalarLines, share: Tensor) -> ScalarLines:
+    """The lines between two, where both are known; else the first."""
+    parts = []
+    for k in ("lower", "upper"):
+        ends = [(getattr(lines, f"{k}_slope"), getattr(lines, f"{k}_bias")) for lines in (first, second)]
+        known = ends[0][1].isfinite() & ends[1][1].isfinite()
+        parts += [torch.where(known, a + share * (b - a), a) for a, b in zip(*ends, strict=True)]
+    return ScalarLines(*parts)
 
 
 @pytest.mark.parametrize("row", CONTINUOUS, ids=str)

@@ -40,7 +40,7 @@ def entries(
     graph: Graph, region: Box, relaxations: Relaxations, at: str, rounds: Rounds
 ) -> tuple[Tensor, Tensor] | None:
     """Bounds (B, N) of every entry of a node; None where it has no tile sweep."""
-    tiles = TilePass(TilePrograms(graph), region, relaxations, rounds)
+    tiles = TilePass(TilePrograms(graph), region, relaxations, rounds, Engine(graph).interval(region))
     sweep = tiles.sweep(at)
     if sweep is None:
         return None
@@ -78,7 +78,7 @@ def test_bounds_are_those_of_the_rows_that_come_with_them(seed: int) -> None:
     region = box(graph, 1 + seed // 3 % 4, seed)
     relaxations, at = relax(graph, region), graph.outputs[0]
     rows = torch.randn(1, 11, *graph[at].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    tiles = TilePass(TilePrograms(graph), region, relaxations, SOME)
+    tiles = TilePass(TilePrograms(graph), region, relaxations, SOME, Engine(graph).interval(region))
     sweep = tiles.sweep(at, rows)
     if sweep is None:
         pytest.skip("this network has no tile sweep")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphs import Graph
+from graphs import Graph, GraphBuilder
 from relaxations.kernels.cases import CaseSweep, Decided, Signs
 from tests.verif.networks import mlp, residual
 from tests.verif.test_tiles import each_library as each_library, fast as fast, threads as threads
@@ -17,8 +17,23 @@ from tests.verif.tiled import Random, random_region, relax
 from verif.bounds.tiles import Rounds, TilePass, TilePrograms
 
 CASES, ROWS = 30, 5
+
+
+def _unread_pixels() -> Graph:
+    """A convolution that steps over pixels of a ReLU's map: their signs can be given, but no row reaches them."""
+    builder = GraphBuilder()
+    x = builder.add("reshape", [builder.input("x", (18,))], attrs={"shape": (1, 2, 3, 3)})
+    weight = torch.randn(3, 2, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    attrs = {"stride": (4, 2), "padding": (0, 0), "dilation": (1, 1)}
+    x = builder.add("conv", [builder.add("relu", [x])], {"weight": weight}, attrs)
+    wide = torch.ones(40, 6, dtype=torch.float64)  # its rows leave numbers behind where those of the map come to lie
+    return builder.build(
+        [builder.add("linear", [builder.add("reshape", [x], attrs={"shape": (6,)})], {"weight": wide})]
+    )
+
+
 GRAPHS = {f"random {seed}": Random(seed, ("relu", "relu", "sigmoid")).graph(6 + seed % 9) for seed in range(40)}
-GRAPHS |= {"mlp": mlp(3, (20, 12, 12, 5)), "residual": residual()}
+GRAPHS |= {"mlp": mlp(3, (20, 12, 12, 5)), "residual": residual(), "unread pixels": _unread_pixels()}
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ class Engine:
         None where the network has none (see `TilePass.cases`).
         """
         shaped = rows.reshape(*rows.shape[:2], *self.graph[self.output].shape)
-        return TilePass(self.tiles, region, found.relaxations, Rounds(rounds, rounds)).cases(self.output, shaped)
+        tiles = TilePass(self.tiles, region, found.relaxations, Rounds(rounds, rounds), found.intervals)
+        return tiles.cases(self.output, shaped)
 
     def interval(self, region: InputSet) -> dict[str, Interval]:
         """Interval bounds of every node, each (B, *N)."""
@@ -151,7 +152,7 @@ class _State:
         self.relaxations: dict[str, Relaxation] = {}
         self.forward: dict[str, Affine] = {}
         self.swept: set[str] = set()
-        self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds)
+        self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds, intervals)
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
 

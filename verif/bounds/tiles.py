@@ -13,8 +13,8 @@ from torch import Tensor
 from graphs import Graph
 from relaxations.kernels.cases import CaseSweep
 from relaxations.kernels.program import Geometry, compile_sweep
-from relaxations.kernels.tiles import Entries, Found, Region, Tiles, TileSweep, available
-from relaxations.rule import RULES, Call, Relaxation
+from relaxations.kernels.tiles import Choice, Entries, Found, Region, Tiles, TileSweep, available
+from relaxations.rule import RULES, Call, Interval, Relaxation
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
 from relaxations.sets import Box, InputSet
@@ -75,7 +75,7 @@ def _readable(like: Tensor, *tensors: Tensor | None) -> bool:
 
 
 class TilePass:
-    """The tile sweeps of one pass over `region`, with the relaxations that it has found so far."""
+    """The tile sweeps of one pass over `region`, with the relaxations (and intervals) found so far."""
 
     def __init__(
         self,
@@ -83,8 +83,10 @@ class TilePass:
         region: InputSet,
         relaxations: Mapping[str, Relaxation],
         rounds: Rounds = NO_ROUNDS,
+        intervals: Mapping[str, Interval] | None = None,
     ) -> None:
-        self.programs, self.region, self.relaxations, self.rounds = programs, region, relaxations, rounds
+        self.programs, self.region, self.rounds = programs, region, rounds
+        self.relaxations, self.intervals = relaxations, intervals or {}
         box = region.box()
         self.like, self.upper, self.boxes = box.lower, box.upper, len(box)
         self.box = (region.center, region.radius) if isinstance(region, Box) else None
@@ -171,9 +173,20 @@ class TilePass:
         return found
 
     def _listed(self, name: str, geometry: Geometry) -> Entries:
-        lines, free = self.relaxations[name], self.rounds != NO_ROUNDS
+        lines = self.relaxations[name]
         assert isinstance(lines, ScalarLines)
-        return Entries.of(lines, geometry, lower_slopes(self.programs.graph, name) if free else None)
+        return Entries.of(lines, geometry, None if self.rounds == NO_ROUNDS else self._choice(name, lines))
+
+    def _choice(self, name: str, own: ScalarLines) -> Choice:
+        """What the lines of a scalar node may be instead."""
+        slopes = lower_slopes(self.programs.graph, name)
+        if slopes is not None:
+            return slopes
+        node = self.programs.graph[name]
+        rule, box = RULES[node.op], self.intervals.get(node.inputs[0])
+        if box is None or not isinstance(rule, ScalarRule):
+            return None
+        return rule.choices(Call.of(self.programs.graph, node), box, own)
 
 
 def lower_slopes(graph: Graph, name: str) -> tuple[float, float] | None:

@@ -108,6 +108,42 @@ void relax(Rows<F>& rows, V<F>& bias, Slope slope) {
     });
 }
 
+// The line of entry k of a curved op for coefficient a, turned by p in [-STRETCHES, STRETCHES], and how it changes with p.
+template <class F>
+struct Turned {
+    V<F> slope, bias, rise, lift;
+
+    Turned(const Rows<F>& rows, int k, V<F> a, V<F> p) {
+        const V<F> zero = {}, one = zero + F(1);
+        const auto negative = a < 0, left = p < 0;
+        auto line = [&](int i) { return negative ? zero + rows.lines[i + 2][k] : zero + rows.lines[i][k]; };
+        V<F> way = left ? zero - p : p;
+        slope = line(LOWER_SLOPE), bias = line(LOWER_BIAS);
+        for (int i = 0; i < STRETCHES; ++i) {
+            const int at = TURNS + 4 * i, other = at + 4 * STRETCHES;
+            const V<F> rises = left ? line(at) : line(other), lifts = left ? line(at + 1) : line(other + 1);
+            const V<F> share = way < 0 ? zero : (way > 1 ? one : way);
+            slope += share * rises, bias += share * lifts;
+            rise = i == 0 ? rises : (way >= 0 ? rises : rise);
+            lift = i == 0 ? lifts : (way >= 0 ? lifts : lift);
+            way -= one;
+        }
+        rise = left ? zero - rise : rise, lift = left ? zero - lift : lift;
+    }
+};
+
+// `relax` for the lines of a curved op; `turn(k, a)` says how far they are turned.
+template <class F, class Turn>
+void relax_curved(Rows<F>& rows, V<F>& bias, Turn turn) {
+    const V<F> zero = {};
+    bias += blocked<F>(rows, [&](int k) -> V<F> {
+        const V<F> a = rows.at[k];
+        const Turned<F> line(rows, k, a, turn(k, a));
+        rows.at[k] = a * line.slope;
+        return a == 0 ? zero : a * line.bias;
+    });
+}
+
 template <class F>
 V<F> minimum(const Rows<F>& rows, const F* center, const F* radius) {
     return blocked<F>(rows, [&](int k) {

@@ -15,9 +15,16 @@ namespace {
 
 template <class F>
 struct Split {
-    int lane, entry;
+    int lane, entry, pixel;
     bool active;
     F beta = 0, mean = 0, square = 0;
+
+    // Whether the rows reach the neuron: outside their window there are no coefficients, and a sign says nothing.
+    bool within(const Rows<F>& rows) const {
+        const Window& w = rows.window;
+        const int y = pixel / rows.width, x = pixel % rows.width;
+        return y >= w.top && y < w.bottom && x >= w.left && x < w.right;
+    }
 };
 
 template <class F>
@@ -58,6 +65,7 @@ class CaseWorker : public Worker<F> {
     void relax_at(int slot, V<F>& bias, int round) override {
         if (!ready) list_splits();
         Rows<F>& from = this->rows[slot];
+        if (from.lines[TURNS]) return Worker<F>::relax_at(slot, bias, round);
         const Slopes<F> s = this->slopes(slot);
         if (round == 0) begin(slot, s);
         relax<F>(from, bias, [&](int k, V<F> a) {
@@ -65,6 +73,7 @@ class CaseWorker : public Worker<F> {
             return s.slope[k];
         });
         for (const Split<F>& split : splits[slot]) {
+            if (!split.within(from)) continue;
             const F a = s.row[split.entry][split.lane];
             bias[split.lane] -= a < 0 ? a * from.lines[UPPER_BIAS][split.entry] : a * from.lines[LOWER_BIAS][split.entry];
             from.at[split.entry][split.lane] = split.active ? a - split.beta : split.beta;
@@ -73,6 +82,7 @@ class CaseWorker : public Worker<F> {
 
     void relax_forward_at(int slot, const Pace& pace) override {
         Rows<F>& at = this->values[slot];
+        if (at.lines[TURNS]) return Worker<F>::relax_forward_at(slot, pace);
         const Slopes<F> s = this->slopes(slot);
         std::vector<F> front;
         for (const Split<F>& split : splits[slot]) front.push_back(at.at[split.entry][split.lane]);
@@ -81,6 +91,7 @@ class CaseWorker : public Worker<F> {
         const V<F> scale = mean_size(at, s);
         for (size_t i = 0; i < splits[slot].size(); ++i) {
             Split<F>& split = splits[slot][i];
+            if (!split.within(at)) continue;
             at.at[split.entry][split.lane] = split.active ? front[i] : F(0);
             const F gradient = split.active ? -front[i] : front[i];
             split.mean = split.mean * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
@@ -116,7 +127,7 @@ class CaseWorker : public Worker<F> {
                 const int32_t* found = std::lower_bound(r.channel + r.start[p], end, c);
                 const int entry = int(found - r.channel);
                 if (found != end && *found == c && !has_sign(slot, lane, entry))
-                    splits[slot].push_back({lane, entry, cases.split_active[i] != 0});
+                    splits[slot].push_back({lane, entry, p, cases.split_active[i] != 0});
             }
     }
 

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "rows.hpp"
+#include "backward.hpp"
 
 template <class F>
 void linear_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add) {
@@ -72,7 +72,7 @@ void shift_forward(const Op<F>& op, Rows<F>& out) {
     out.each([&](int k) { out.at[k] += op.bias[out.flat[k]]; });
 }
 
-// What slope optimisation keeps for the rows behind one scalar op: coefficients, lower slopes, running means of the
+// What slope optimisation keeps for the rows behind one scalar op: coefficients, lower slopes (or turns), running means of the
 // gradient and of its square (Kingma & Ba 2015, algorithm 1).
 template <class F>
 struct Slopes {
@@ -90,6 +90,18 @@ V<F> root(V<F> x) {
     return x;
 }
 
+// A step up the gradient for the parameter of entry k, which stays between least and most.
+template <class F>
+void climb(const Slopes<F>& slopes, int k, V<F> gradient, double step, const Pace& pace, F least, F most) {
+    const V<F> zero = {};
+    const V<F> mean = slopes.mean[k] * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
+    const V<F> square = slopes.square[k] * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
+    slopes.mean[k] = mean, slopes.square[k] = square;
+    V<F> next = slopes.slope[k] + F(step * pace.first) * mean / (root<F>(square * F(pace.second)) + F(1e-30));
+    next = next >= least ? next : zero + least;  // also where it is NaN
+    slopes.slope[k] = next > most ? zero + most : next;
+}
+
 // Values in front of a scalar op become those behind it, and its lower slopes take one step up the gradient.
 template <class F>
 void relax_forward(Rows<F>& rows, const Slopes<F>& slopes, const Pace& pace) {
@@ -100,13 +112,19 @@ void relax_forward(Rows<F>& rows, const Slopes<F>& slopes, const Pace& pace) {
         rows.at[k] = negative ? rows.lines[UPPER_SLOPE][k] * z + rows.lines[UPPER_BIAS][k]
                               : slope * z + rows.lines[LOWER_BIAS][k];
         const F least = rows.lines[LEAST][k], most = rows.lines[MOST][k];
-        if (!(least < most)) return;
-        const V<F> gradient = negative ? zero : a * z;
-        const V<F> mean = slopes.mean[k] * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
-        const V<F> square = slopes.square[k] * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
-        slopes.mean[k] = mean, slopes.square[k] = square;
-        V<F> next = slope + F(pace.step * pace.first) * mean / (root<F>(square * F(pace.second)) + F(1e-30));
-        next = next >= least ? next : zero + least;  // also where it is NaN
-        slopes.slope[k] = next > most ? zero + most : next;
+        if (least < most) climb<F>(slopes, k, negative ? zero : a * z, pace.step, pace, least, most);
+    });
+}
+
+constexpr double TURN = 2;  // steps of turns are longer than those of slopes from 0 to 1: turns go to STRETCHES
+
+// The same for a curved op, whose lines turn.
+template <class F>
+void relax_forward_curved(Rows<F>& rows, const Slopes<F>& slopes, const Pace& pace) {
+    rows.each([&](int k) {
+        const V<F> z = rows.at[k], a = slopes.row[k];
+        const Turned<F> line(rows, k, a, slopes.slope[k]);
+        rows.at[k] = line.slope * z + line.bias;
+        climb<F>(slopes, k, a * (line.rise * z + line.lift), TURN * pace.step, pace, F(-STRETCHES), F(STRETCHES));
     });
 }

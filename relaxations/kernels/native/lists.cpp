@@ -4,11 +4,11 @@
 
 namespace {
 
-// LINES lines (boxes, channels * area), null for zero; out: start (boxes, area + 1), the others (boxes, channels * area).
+// Lines (`line_count` of them) (boxes, channels * area), null for zero; out: start (boxes, area + 1), the others (boxes, channels * area).
 // Returns whether all slopes are finite.
 template <class F>
-int list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, int32_t* start, int32_t* channel,
-         int32_t* flat, F* const* listed) {
+int list(int64_t boxes, int64_t channels, int64_t area, int line_count, const F* const* lines, int32_t* start,
+         int32_t* channel, int32_t* flat, F* const* listed) {
     const int64_t size = channels * area;
     bool finite = true;
     for (int64_t b = 0; b < boxes; ++b) {
@@ -18,10 +18,10 @@ int list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, i
             for (int64_t c = 0; c < channels; ++c) {
                 const int64_t from = b * size + c * area + p, to = b * size + count;
                 bool used = false;
-                for (int i = 0; i < LINES; ++i) {
+                for (int i = 0; i < line_count; ++i) {
                     const F value = lines[i] ? lines[i][from] : F(0);
                     listed[i][to] = value;
-                    used |= i < LEAST && value != 0;
+                    used |= i != LEAST && i != MOST && value != 0;
                     if (i == LOWER_SLOPE || i == UPPER_SLOPE) finite &= value - value == 0;
                 }
                 if (!used) continue;
@@ -36,11 +36,11 @@ int list(int64_t boxes, int64_t channels, int64_t area, const F* const* lines, i
 
 }  // namespace
 
-extern "C" int list_float(int64_t boxes, int64_t channels, int64_t area, const float* const* lines, int32_t* start,
+extern "C" int list_float(int64_t boxes, int64_t channels, int64_t area, int count, const float* const* lines, int32_t* start,
                            int32_t* channel, int32_t* flat, float* const* listed) {
-    return list(boxes, channels, area, lines, start, channel, flat, listed);
+    return list(boxes, channels, area, count, lines, start, channel, flat, listed);
 }
-extern "C" int list_double(int64_t boxes, int64_t channels, int64_t area, const double* const* lines, int32_t* start,
+extern "C" int list_double(int64_t boxes, int64_t channels, int64_t area, int count, const double* const* lines, int32_t* start,
                             int32_t* channel, int32_t* flat, double* const* listed) {
-    return list(boxes, channels, area, lines, start, channel, flat, listed);
+    return list(boxes, channels, area, count, lines, start, channel, flat, listed);
 }

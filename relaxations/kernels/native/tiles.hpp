@@ -23,12 +23,16 @@ struct Lanes<double> {
 template <class F>
 constexpr int LANES = VECTOR_BYTES / sizeof(F);
 
-enum Line { LOWER_SLOPE, LOWER_BIAS, UPPER_SLOPE, UPPER_BIAS, LEAST, MOST, LINES };
+constexpr int STRETCHES = 3;  // on each side of the lines of a curved op
+enum Line { LOWER_SLOPE, LOWER_BIAS, UPPER_SLOPE, UPPER_BIAS, LEAST, MOST, TURNS, LINES = TURNS + 8 * STRETCHES };
 
 // A value in the network, as a map (channels, height, width); a flat value is a map of one pixel. Its entries are those
 // that matter, pixel by pixel and by channel within a pixel: `start` (pixels + 1), `channel` and `flat` position of each
 // entry, and the lines of the scalar op that makes the value (null for other ops), with the range of slopes that its lower
-// line may have instead (LEAST, MOST; null where slopes are not optimised). Box b reads at start + b * start_stride and at channel, flat, lines + b * entry_stride.
+// line may have instead (LEAST, MOST; null where slopes are not optimised). The lines of a curved op turn: from TURNS on
+// (or null) there is, for the lower line's slope and bias and the upper line's, what they gain on each stretch of the way
+// to a line on one side, and then the same to a line on the other side.
+// Box b reads at start + b * start_stride and at channel, flat, lines + b * entry_stride.
 template <class F>
 struct Slot {
     int32_t channels, height, width;

@@ -129,12 +129,15 @@ class Worker {
         const V<F> zero = {};
         if (!job.rounds) return relax<F>(from, bias, [&](int k, V<F>) { return zero + from.lines[LOWER_SLOPE][k]; });
         const Slopes<F> s = slopes(slot);
-        relax<F>(from, bias, [&](int k, V<F> a) {
+        auto kept = [&](int k, V<F> a, V<F> start) {
             s.row[k] = a;
-            if (round == 0)
-                s.slope[k] = zero + from.lines[LOWER_SLOPE][k], s.mean[k] = zero, s.square[k] = zero;
+            if (round == 0) s.slope[k] = start, s.mean[k] = zero, s.square[k] = zero;
             return s.slope[k];
-        });
+        };
+        if (from.lines[TURNS])
+            relax_curved<F>(from, bias, [&](int k, V<F> a) { return kept(k, a, zero); });
+        else
+            relax<F>(from, bias, [&](int k, V<F> a) { return kept(k, a, zero + from.lines[LOWER_SLOPE][k]); });
     }
 
     Slopes<F> slopes(int s) const {
@@ -177,7 +180,10 @@ class Worker {
         out.filled = true;
     }
 
-    virtual void relax_forward_at(int slot, const Pace& pace) { relax_forward<F>(values[slot], slopes(slot), pace); }
+    virtual void relax_forward_at(int slot, const Pace& pace) {
+        Rows<F>& at = values[slot];
+        at.lines[TURNS] ? relax_forward_curved<F>(at, slopes(slot), pace) : relax_forward<F>(at, slopes(slot), pace);
+    }
 
     // Which of the given rows a lane takes.
     virtual int64_t row(int lane) const { return first + lane; }
