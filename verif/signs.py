@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
-from relaxations.kernels.cases import CaseSweep, Decided, Signs
+from relaxations.kernels.cases import CaseSweep, Chosen, Decided, Pace, Signs
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
 from verif.rounding import of_terms
 
 ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
-ROUNDS = 4  # and for each case (measured: 2 to 8 rounds, the least work in all)
+ROUNDS, STEP = 20, 0.2  # and for each case, which goes on where its parent ended
 LAST_ROUNDS = 300  # for a case whose neurons all have their signs
 FIRST_BATCH, LARGEST_BATCH = 64, 4096
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
@@ -30,13 +30,26 @@ QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 @dataclass
 class Cases:
-    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for none."""
+    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for none.
+
+    Optimisation goes on where the parent's ended, with its choices of lines (N, K) and multipliers (N, D).
+    """
 
     row: Tensor
     bound: Tensor
+    lines: Tensor
     slot: Tensor
     entry: Tensor
     active: Tensor
+    multiplier: Tensor
+
+    @classmethod
+    def of_rows(cls, bound: Tensor, choices: int) -> Cases:
+        """One case without signs for each row (S,)."""
+        count = len(bound)
+        none = torch.full((count, 0), -1)
+        lines = torch.zeros(count, choices, dtype=torch.uint8)
+        return cls(torch.arange(count), bound, lines, none, none, none, torch.zeros(count, 0))
 
     def __len__(self) -> int:
         return len(self.row)
@@ -54,7 +67,13 @@ class Cases:
     def _deep(self, depth: int) -> Cases:
         width = (0, depth - self.slot.shape[1])
         signs = (torch.nn.functional.pad(x, width, value=-1) for x in (self.slot, self.entry, self.active))
-        return Cases(self.row, self.bound, *signs)
+        multiplier = torch.nn.functional.pad(self.multiplier, width)
+        return Cases(self.row, self.bound, self.lines, *signs, multiplier)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
 
     def signs(self) -> Signs:
         """The signs of all cases, one after the other."""
@@ -62,13 +81,23 @@ class Cases:
         start = torch.cat([torch.zeros(1, dtype=torch.int64), used.sum(1).cumsum(0)])
         return Signs(start, *(x[used].to(torch.int32) for x in (self.slot, self.entry, self.active)))
 
+    def chosen(self) -> Chosen:
+        """Where their optimisation goes on."""
+        return Chosen(self.lines, self.multiplier[self.slot >= 0])
+
+    def keep(self, chosen: Chosen) -> None:
+        """Remember where their optimisation ended."""
+        self.lines = chosen.lines
+        self.multiplier = self.multiplier.masked_scatter(self.slot >= 0, chosen.multipliers)
+
     def children(self, slot: Tensor, entry: Tensor) -> Cases:
         """Each case twice, with the neuron (slot, entry) inactive and active."""
         column = [x.to(self.slot.dtype)[:, None].repeat(2, 1) for x in (slot, entry)]
         active = torch.arange(2).repeat_interleave(len(self))[:, None].to(self.slot.dtype)
-        twice = [x.repeat(2, 1) for x in (self.slot, self.entry, self.active)]
-        signs = (torch.cat([held, new], 1) for held, new in zip(twice, (*column, active), strict=True))
-        return Cases(self.row.repeat(2), self.bound.repeat(2), *signs)
+        zero = torch.zeros(2 * len(self), 1)
+        twice = [x.repeat(2, 1) for x in (self.slot, self.entry, self.active, self.multiplier)]
+        signs = (torch.cat([held, new], 1) for held, new in zip(twice, (*column, active, zero), strict=True))
+        return Cases(self.row.repeat(2), self.bound.repeat(2), self.lines.repeat(2, 1), *signs)
 
 
 @dataclass
@@ -83,7 +112,7 @@ class SignSearch:
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
-    open: Cases = field(default_factory=lambda: Cases(*(torch.empty(0),) * 2, *(torch.empty(0, 0),) * 3))
+    open: Cases = field(default_factory=lambda: Cases.of_rows(torch.empty(0), 0))
     points: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     def run(self) -> Iterator[None]:
@@ -93,10 +122,12 @@ class SignSearch:
         while len(self.open) and time.monotonic() < self.deadline:
             begun = time.monotonic()
             batch = self._pop()
-            found = sweep.run(batch.row, batch.signs(), self.limit[batch.row], self.deadline - begun)
+            pace = Pace(ROUNDS, STEP, self.deadline - begun)
+            found = sweep.run(batch.row, batch.signs(), self.limit[batch.row], pace, batch.chosen())
             if not found.complete:
                 self.open = self.open.joined(batch)
                 return
+            batch.keep(found.chosen)
             self._branch(batch, self._longer(sweep, batch, found))
             self._resize(len(batch), time.monotonic() - begun)
             yield
@@ -107,31 +138,29 @@ class SignSearch:
         return float((self.open.bound - self.limit[self.open.row]).min()) if len(self.open) else math.inf
 
     def _root(self) -> CaseSweep:
-        """Bound all rows without signs, with the slopes from which every case starts."""
+        """Bound all rows without signs."""
         result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline)
-        sweep = self.engine.cases(self.box, result, self.rows, ROUNDS)
+        sweep = self.engine.cases(self.box, result, self.rows)
         if sweep is None:
             raise ValueError("this network has no signs to split")
-        count = self.rows.shape[1]
-        row, none = torch.arange(count), torch.full((count, 0), -1)
-        cases = Cases(row, result.lower[0], none, none, none)
-        start = sweep.blank(count)
-        longer = replace(sweep, region=replace(sweep.region, rounds=ROOT.last))
-        found = longer.run(row, cases.signs(), self.limit, self.deadline - time.monotonic(), start)
-        self.open = cases.where(torch.zeros(count, dtype=torch.bool))
+        cases = Cases.of_rows(result.lower[0], sweep.choices)
+        pace = Pace(ROOT.last, seconds=self.deadline - time.monotonic())
+        found = sweep.run(cases.row, cases.signs(), self.limit, pace)
+        self.open = cases.where(torch.zeros(len(cases), dtype=torch.bool))
         if found.complete:
+            cases.keep(found.chosen)
             self._branch(cases, found)
         else:
             self.open = cases
-        return replace(sweep, start=start)
+        return sweep
 
     def _longer(self, sweep: CaseSweep, batch: Cases, found: Decided) -> Decided:
         """Many rounds for cases that have nothing left to split: their multipliers alone can still decide them."""
         stuck = ((found.slot < 0) & ~(found.low > self.limit[batch.row])).nonzero()[:, 0]
         if not len(stuck):
             return found
-        cases, sweep = batch.where(stuck), replace(sweep, region=replace(sweep.region, rounds=LAST_ROUNDS))
-        more = sweep.run(cases.row, cases.signs(), self.limit[cases.row], self.deadline - time.monotonic())
+        cases, pace = batch.where(stuck), Pace(LAST_ROUNDS, seconds=self.deadline - time.monotonic())
+        more = sweep.run(cases.row, cases.signs(), self.limit[cases.row], pace, cases.chosen())
         if more.complete:
             for name in ("low", "slopes", "bias", "slot", "entry"):
                 getattr(found, name)[stuck] = getattr(more, name)

@@ -6,8 +6,9 @@ Shape letters: N cases, S rows, P signs of all cases together, n input numbers.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from relaxations.kernels import tiles
 from relaxations.kernels.tiles import Entries, Region, TileSweep
+
+FIRST_STEP = 0.55  # where nothing is known of the slopes, as in native/worker.hpp
 
 _P, _I32 = ctypes.c_void_p, ctypes.c_int32
 
@@ -24,7 +27,9 @@ class _Cases(ctypes.Structure):
         ("job", tiles.Job),
         ("count", _I32),
         *((name, _P) for name in ("row", "split_start", "split_slot", "split_entry", "split_active", "target")),
-        *((name, _P) for name in ("start", "last", "branch_slot", "branch_entry")),
+        ("step", ctypes.c_double),
+        ("free_count", ctypes.c_int64),
+        *((name, _P) for name in ("start", "last", "beta", "last_beta", "branch_slot", "branch_entry")),
     ]
 
 
@@ -39,9 +44,31 @@ class Signs(NamedTuple):
     active: Tensor
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Rounds of optimisation (at least one), the step of the first as a share of a slope's range, and the time allowed."""
+
+    rounds: int
+    step: float = FIRST_STEP
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError("without a round a tile has no room for a case's own slopes")
+
+
+class Chosen(NamedTuple):
+    """Where the optimisation of N cases stands: their choices of lines (N, K), in 255ths of each line's range, uint8, and
+    the multipliers (P,) of their signs, float32.
+    """
+
+    lines: Tensor
+    multipliers: Tensor
+
+
 class Decided(NamedTuple):
     """Lower bounds (N,), their rows on the input (N, n) with bias (N,), the neuron that each case should split next
-    (slot, -1 where none is left, and entry), and whether the time sufficed.
+    (slot, -1 where none is left, and entry), what was chosen last, and whether the time sufficed.
     """
 
     low: Tensor
@@ -49,47 +76,51 @@ class Decided(NamedTuple):
     bias: Tensor
     slot: Tensor
     entry: Tensor
+    chosen: Chosen
     complete: bool
 
 
 @dataclass(frozen=True)
 class CaseSweep:
-    """Sweeps of rows (S, size) over one box whose relaxations are given; `start`: slopes by slot to begin with."""
+    """Sweeps of rows (S, size) over one box whose relaxations are given."""
 
     sweep: TileSweep
     relaxed: Mapping[str, Entries]
     rows: Tensor
     region: Region
-    start: Mapping[int, Tensor]
 
-    def blank(self, count: int) -> dict[int, Tensor]:
-        """Room for the slopes of `count` cases, by slot."""
-        slots = self.sweep.program.slots
-        return {i: self.rows.new_zeros(count, slot.size) for i, slot in enumerate(slots) if slot.scalar is not None}
+    @property
+    def choices(self) -> int:
+        """K: how many lines there are to choose."""
+        count = 0
+        for slot in self.sweep.program.slots:
+            if slot.scalar is not None:
+                entries = self.relaxed[slot.scalar]
+                used = int(entries.start[0, -1])
+                least, most = (entries.lines[i][0, :used] for i in (4, 5))
+                count += used if len(entries.lines) > 6 else int((least < most).sum())
+        return count
 
-    def run(
-        self, row: Tensor, signs: Signs, target: Tensor, seconds: float, last: Mapping[int, Tensor] | None = None
-    ) -> Decided:
-        """Bound cases of rows row (N,), each until it exceeds target (N,); `last` receives the slopes at the end."""
+    def run(self, row: Tensor, signs: Signs, target: Tensor, pace: Pace, start: Chosen | None = None) -> Decided:
+        """Bound cases of rows row (N,), each until it exceeds target (N,)."""
         count, dtype = len(row), self.rows.dtype
         low, bias = (torch.empty(count, dtype=dtype) for _ in range(2))
         slopes = low.new_empty(count, self.region.size)
         slot, entry, index = (torch.empty(count, dtype=torch.int32) for _ in range(3))
         index.copy_(row)
         wanted = target.to(dtype)
+        chosen = Chosen(torch.zeros(count, self.choices, dtype=torch.uint8), torch.zeros(len(signs.slot)))
         threads = max(1, min(torch.get_num_threads(), -(-count // tiles.lanes(dtype))))
-        made = _Cases(count=count, row=index.data_ptr(), target=wanted.data_ptr())
-        kept = self.sweep.fill(made.job, self.relaxed, self.region, threads)
+        made = _Cases(count=count, row=index.data_ptr(), target=wanted.data_ptr(), step=pace.step)
+        kept = self.sweep.fill(made.job, self.relaxed, replace(self.region, rounds=pace.rounds), threads)
         made.job.given = self.rows.data_ptr()
         made.job.low, made.job.slopes, made.job.bias = low.data_ptr(), slopes.data_ptr(), bias.data_ptr()
         made.split_start, made.split_slot, made.split_entry, made.split_active = (x.data_ptr() for x in signs)
         made.branch_slot, made.branch_entry = slot.data_ptr(), entry.data_ptr()
-        tables = [self._table(self.start), None if last is None else self._table(last)]
-        made.start, made.last = (None if table is None else ctypes.addressof(table) for table in tables)
-        done = tiles.function("decide", dtype)(ctypes.byref(made), threads, ctypes.c_double(seconds))
+        made.free_count = chosen.lines.shape[1]
+        made.last, made.last_beta = (x.data_ptr() for x in chosen)
+        if start is not None:
+            made.start, made.beta = (x.data_ptr() for x in start)
+        done = tiles.function("decide", dtype)(ctypes.byref(made), threads, ctypes.c_double(pace.seconds))
         del kept
-        return Decided(low, slopes, bias, slot, entry, bool(done))
-
-    def _table(self, tensors: Mapping[int, Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-        count = len(self.sweep.program.slots)
-        return (_P * count)(*(tensors[i].data_ptr() if i in tensors else None for i in range(count)))
+        return Decided(low, slopes, bias, slot, entry, chosen, bool(done))

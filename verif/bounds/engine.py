@@ -88,13 +88,13 @@ class Engine:
         bent = [node.op for node in self.graph if lower_slopes(self.graph, node.name) is not None]
         return "relu" in bent and set(bent) == {"relu"} and self.optimises(region)
 
-    def cases(self, region: InputSet, found: Pass, rows: Tensor, rounds: int) -> CaseSweep | None:
+    def cases(self, region: InputSet, found: Pass, rows: Tensor) -> CaseSweep | None:
         """Sweeps of rows (1, S, M) of the output over one box under signs of ReLU inputs, from a pass's relaxations.
 
         None where the network has none (see `TilePass.cases`).
         """
         shaped = rows.reshape(*rows.shape[:2], *self.graph[self.output].shape)
-        tiles = TilePass(self.tiles, region, found.relaxations, Rounds(rounds, rounds), found.intervals)
+        tiles = TilePass(self.tiles, region, found.relaxations, Rounds(1, 1), found.intervals)
         return tiles.cases(self.output, shaped)
 
     def interval(self, region: InputSet) -> dict[str, Interval]:
@@ -114,15 +114,18 @@ class Engine:
         backward: bool = True,
         rounds: Rounds = NO_ROUNDS,
         deadline: float = math.inf,
+        known: Mapping[str, Interval] | None = None,
     ) -> Pass:
         """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`.
 
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
+        `known`: intervals (B, *N) that values of nodes are to be bounded in, as where branch-and-bound has split them.
         With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP).
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
         state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
+        state.known = known or {}
         state.seed()
         for node in self.graph:
             if node.op != INPUT:
@@ -153,6 +156,7 @@ class _State:
         self.forward: dict[str, Affine] = {}
         self.swept: set[str] = set()
         self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds, intervals)
+        self.known: Mapping[str, Interval] = {}
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
 
@@ -179,7 +183,7 @@ class _State:
         interval = rule.interval(call, inputs)
         if engine.source in self.forward:
             interval = self.push(name, relaxation, interval)
-        self.intervals[name] = interval
+        self.intervals[name] = _meet(interval, *self.known[name]) if name in self.known else interval
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; its interval met with what the linear bounds say."""

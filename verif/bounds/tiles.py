@@ -146,18 +146,15 @@ class TilePass:
         return found
 
     def cases(self, at: str, rows: Tensor) -> CaseSweep | None:
-        """Sweeps of rows (1, S, *N) under signs of ReLU inputs; None where there are none, or kinks of another kind.
-
-        They take at least one round of slope optimisation: without any a tile has no room for a case's own slopes.
-        """
+        """Sweeps of rows (1, S, *N) under signs of ReLU inputs; None where there are none, or kinks of another kind."""
         sweep, graph = self.sweep(at, rows), self.programs.graph
-        if sweep is None or self.box is None or self.boxes != 1 or self.rounds.last < 1:
+        if sweep is None or self.box is None or self.boxes != 1 or self.rounds == NO_ROUNDS:
             return None
         bent = [name for name in sweep.program.scalars if lower_slopes(graph, name) is not None]
         if not bent or any(graph[name].op != "relu" for name in bent):
             return None
         flat = rows.reshape(rows.shape[1], -1).contiguous()
-        return CaseSweep(sweep, self._relaxed(sweep), flat, self._region(math.inf, self.rounds.last), {})
+        return CaseSweep(sweep, self._relaxed(sweep), flat, self._region(math.inf, 1))
 
     def _region(self, deadline: float, rounds: int) -> Region:
         return Region(self.box, self.like.shape[1], deadline - time.monotonic(), 0 if self.box is None else rounds)

@@ -7,17 +7,21 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "cases.hpp"
 #include "worker.hpp"
 
 namespace {
 
+constexpr double MULTIPLIER = 5;  // steps of multipliers, in shares of the mean size of the coefficients
+
 template <class F>
 struct Split {
     int lane, entry, pixel;
+    int64_t number;  // among the signs of all cases
     bool active;
-    F beta = 0, mean = 0, square = 0;
+    F beta, mean = 0, square = 0;
 
     // Whether the rows reach the neuron: outside their window there are no coefficients, and a sign says nothing.
     bool within(const Rows<F>& rows) const {
@@ -30,7 +34,16 @@ struct Split {
 template <class F>
 class CaseWorker : public Worker<F> {
    public:
-    CaseWorker(const Cases<F>& cases, V<F>* arena) : Worker<F>(cases.job, arena), cases(cases), splits(cases.job.slot_count) {}
+    CaseWorker(const Cases<F>& cases, V<F>* arena)
+        : Worker<F>(cases.job, arena), cases(cases), splits(cases.job.slot_count), place(cases.job.slot_count) {
+        int64_t next = 0;
+        for (int i = 0; i < cases.job.slot_count; ++i) {
+            const Slot<F>& slot = cases.job.slots[i];
+            if (!slot.lines[LEAST]) continue;
+            for (int k = 0; k < slot.start[slot.height * slot.width]; ++k)
+                place[i].push_back(slot.lines[TURNS] || slot.lines[LEAST][k] < slot.lines[MOST][k] ? next++ : -1);
+        }
+    }
 
     // Bounds of the cases of a tile, and then for each the neuron that it would be best to split.
     void decide(int tile) {
@@ -43,7 +56,7 @@ class CaseWorker : public Worker<F> {
             cases.branch_slot[at] = slot;
             cases.branch_entry[at] = slot < 0 ? -1 : this->rows[slot].flat[int(entry_found[lane])];
         }
-        if (cases.last) write_slopes();
+        if (cases.last) write_last();
     }
 
    protected:
@@ -62,16 +75,26 @@ class CaseWorker : public Worker<F> {
         return true;
     }
 
+    double first_step() const override { return cases.step; }
+
+    // The step stays: the multipliers of a case that nothing satisfies have to grow without end, over many generations.
+    double decay() const override { return 1; }
+
+    V<F> start_slope(int slot, int k) const override {
+        V<F> slope = Worker<F>::start_slope(slot, k);
+        const int64_t at = place[slot][k];
+        if (!cases.start || at < 0) return slope;
+        const auto [least, most] = range(slot, k);
+        for (int lane = 0; lane < this->count; ++lane)
+            slope[lane] = least + (most - least) * F(cases.start[(this->first + lane) * cases.free_count + at]) / F(255);
+        return slope;
+    }
+
     void relax_at(int slot, V<F>& bias, int round) override {
         if (!ready) list_splits();
+        Worker<F>::relax_at(slot, bias, round);
         Rows<F>& from = this->rows[slot];
-        if (from.lines[TURNS]) return Worker<F>::relax_at(slot, bias, round);
         const Slopes<F> s = this->slopes(slot);
-        if (round == 0) begin(slot, s);
-        relax<F>(from, bias, [&](int k, V<F> a) {
-            s.row[k] = a;
-            return s.slope[k];
-        });
         for (const Split<F>& split : splits[slot]) {
             if (!split.within(from)) continue;
             const F a = s.row[split.entry][split.lane];
@@ -97,23 +120,16 @@ class CaseWorker : public Worker<F> {
             split.mean = split.mean * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
             split.square = split.square * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
             const F size = std::sqrt(split.square * F(pace.second)) + F(1e-30);
-            split.beta += scale[split.lane] * F(pace.step * pace.first) * split.mean / size;
+            split.beta += scale[split.lane] * F(MULTIPLIER * pace.step * pace.first) * split.mean / size;
             if (!(split.beta >= 0)) split.beta = 0;  // also where it is NaN
         }
     }
 
    private:
-    // Slopes from which the optimisation starts: the row's own, where they are given.
-    void begin(int slot, const Slopes<F>& s) {
+    std::pair<F, F> range(int slot, int k) const {
         const Rows<F>& r = this->rows[slot];
-        const F* given = cases.start ? cases.start[slot] : nullptr;
-        const int64_t size = int64_t(r.channels) * r.height * r.width;
-        r.each([&](int k) {
-            V<F> slope = V<F>{} + r.lines[LOWER_SLOPE][k];
-            if (given)
-                for (int lane = 0; lane < this->count; ++lane) slope[lane] = given[row(lane) * size + k];
-            s.slope[k] = slope, s.mean[k] = V<F>{}, s.square[k] = V<F>{};
-        });
+        if (r.lines[TURNS]) return {F(-STRETCHES), F(STRETCHES)};
+        return {r.lines[LEAST][k], r.lines[MOST][k]};
     }
 
     void list_splits() {
@@ -127,7 +143,7 @@ class CaseWorker : public Worker<F> {
                 const int32_t* found = std::lower_bound(r.channel + r.start[p], end, c);
                 const int entry = int(found - r.channel);
                 if (found != end && *found == c && !has_sign(slot, lane, entry))
-                    splits[slot].push_back({lane, entry, p, cases.split_active[i] != 0});
+                    splits[slot].push_back({lane, entry, p, i, cases.split_active[i] != 0, cases.beta ? F(cases.beta[i]) : F(0)});
             }
     }
 
@@ -170,19 +186,26 @@ class CaseWorker : public Worker<F> {
         });
     }
 
-    void write_slopes() const {
+    void write_last() const {
         for (int slot = 0; slot < this->job.slot_count; ++slot) {
             const Rows<F>& r = this->rows[slot];
-            if (!cases.last[slot] || !r.filled) continue;
-            const int64_t size = int64_t(r.channels) * r.height * r.width;
+            for (const Split<F>& split : splits[slot]) cases.last_beta[split.number] = float(split.beta);
+            if (place[slot].empty() || !r.filled) continue;
             const Slopes<F> s = this->slopes(slot);
-            for (int lane = 0; lane < this->count; ++lane)
-                r.each([&](int k) { cases.last[slot][(this->first + lane) * size + k] = s.slope[k][lane]; });
+            r.each([&](int k) {
+                if (place[slot][k] < 0) return;
+                const auto [least, most] = range(slot, k);
+                for (int lane = 0; lane < this->count; ++lane) {
+                    const F share = (s.slope[k][lane] - least) / (most - least);
+                    cases.last[(this->first + lane) * cases.free_count + place[slot][k]] = uint8_t(share * F(255) + F(0.5));
+                }
+            });
         }
     }
 
     const Cases<F>& cases;
     std::vector<std::vector<Split<F>>> splits;
+    std::vector<std::vector<int64_t>> place;  // of each entry's line among those that may be chosen, -1 for none
     V<F> score, slot_found, entry_found;
     bool ready = false, scoring = false;
 };

@@ -4,8 +4,10 @@
 #include "tiles.hpp"
 
 // `count` cases c: given row[c] of the job, with signs split_start[c] to split_start[c + 1]: entry split_entry (flat) of the
-// ReLU that fills slot split_slot is active or not. `start` and `last`: for each slot null, or slopes (rows or cases, size)
-// in the order of its entries, to begin with and to end with. A case whose bound exceeds target[c] takes no more rounds.
+// ReLU that fills slot split_slot is active or not. A case whose bound exceeds target[c] takes no more rounds.
+// Lines that may be chosen (their LEAST below MOST, or TURNS) are numbered through, slot by slot and entry by entry, up to
+// `free_count`. `start` and `last` (count, free_count), or null: the choices to begin and to end with, in 255ths of their
+// range; `beta` and `last_beta` (signs), or null: the multipliers of the signs; `step`: that of the first round.
 // Out, beside what the job names: for each case the neuron to split next (branch_slot -1: none is left).
 template <class F>
 struct Cases {
@@ -15,7 +17,11 @@ struct Cases {
     const int64_t* split_start;
     const int32_t *split_slot, *split_entry, *split_active;
     const F* target;
-    const F* const* start;
-    F* const* last;
+    double step;
+    int64_t free_count;
+    const uint8_t* start;
+    uint8_t* last;
+    const float* beta;
+    float* last_beta;
     int32_t *branch_slot, *branch_entry;
 };

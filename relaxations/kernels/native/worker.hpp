@@ -22,7 +22,7 @@ class Worker {
     void run(int tile) {
         take(tile);
         best = V<F>{} - F(INFINITY);
-        Pace pace{0.55, 1, 1};
+        Pace pace{first_step(), 1, 1};
         double mean = 1, square = 1;
         for (int round = 0;; ++round) {
             V<F> bias = backward(round);
@@ -30,7 +30,7 @@ class Worker {
             if (round == job.rounds || settled()) break;
             pace.first = 1 / (1 - (mean *= Pace::MEAN)), pace.second = 1 / (1 - (square *= Pace::SQUARE));
             forward(pace);
-            pace.step *= 0.85;
+            pace.step *= decay();
         }
     }
 
@@ -129,16 +129,25 @@ class Worker {
         const V<F> zero = {};
         if (!job.rounds) return relax<F>(from, bias, [&](int k, V<F>) { return zero + from.lines[LOWER_SLOPE][k]; });
         const Slopes<F> s = slopes(slot);
-        auto kept = [&](int k, V<F> a, V<F> start) {
+        auto kept = [&](int k, V<F> a) {
             s.row[k] = a;
-            if (round == 0) s.slope[k] = start, s.mean[k] = zero, s.square[k] = zero;
+            if (round == 0) s.slope[k] = start_slope(slot, k), s.mean[k] = zero, s.square[k] = zero;
             return s.slope[k];
         };
-        if (from.lines[TURNS])
-            relax_curved<F>(from, bias, [&](int k, V<F> a) { return kept(k, a, zero); });
-        else
-            relax<F>(from, bias, [&](int k, V<F> a) { return kept(k, a, zero + from.lines[LOWER_SLOPE][k]); });
+        from.lines[TURNS] ? relax_curved<F>(from, bias, kept) : relax<F>(from, bias, kept);
     }
+
+    // Where the optimisation of an entry's slope or turn starts.
+    virtual V<F> start_slope(int slot, int k) const {
+        const Rows<F>& r = rows[slot];
+        return V<F>{} + (r.lines[TURNS] ? F(0) : r.lines[LOWER_SLOPE][k]);
+    }
+
+    // How far slopes go in the first round.
+    virtual double first_step() const { return 0.55; }
+
+    // What the step is multiplied by after each round: to a thirtieth in many rounds.
+    virtual double decay() const { return std::max(0.85, std::pow(0.03, 1.0 / std::max(1, job.rounds))); }
 
     Slopes<F> slopes(int s) const {
         const int64_t size = int64_t(rows[s].channels) * rows[s].height * rows[s].width;
