@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ from verif.bounds import Engine, Pass, Rounds
 from verif.rounding import of_terms
 
 ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
-ROUNDS, STEP = 20, 0.2  # and for each case, which goes on where its parent ended
+ROUNDS, STEP = 16, 0.2  # and for each case, which goes on where its parent ended
+LOOK = 2  # and for the children that a case might have, before the best neuron to split is taken
+SHARE = 0.2  # of the better child's bound in the choice
 LAST_ROUNDS = 300  # for a case whose neurons all have their signs
 FIRST_BATCH, LARGEST_BATCH = 64, 4096
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
@@ -47,8 +50,7 @@ class Cases:
     def of_rows(cls, bound: Tensor, choices: int) -> Cases:
         """One case without signs for each row (S,)."""
         count = len(bound)
-        none = torch.full((count, 0), -1)
-        lines = torch.zeros(count, choices, dtype=torch.uint8)
+        lines, none = torch.zeros(count, choices, dtype=torch.uint8), torch.full((count, 0), -1)
         return cls(torch.arange(count), bound, lines, none, none, none, torch.zeros(count, 0))
 
     def __len__(self) -> int:
@@ -66,9 +68,9 @@ class Cases:
 
     def _deep(self, depth: int) -> Cases:
         width = (0, depth - self.slot.shape[1])
-        signs = (torch.nn.functional.pad(x, width, value=-1) for x in (self.slot, self.entry, self.active))
-        multiplier = torch.nn.functional.pad(self.multiplier, width)
-        return Cases(self.row, self.bound, self.lines, *signs, multiplier)
+        pad = torch.nn.functional.pad
+        slot, entry, active = (pad(x, width, value=-1) for x in (self.slot, self.entry, self.active))
+        return Cases(self.row, self.bound, self.lines, slot, entry, active, pad(self.multiplier, width))
 
     @property
     def nbytes(self) -> int:
@@ -96,7 +98,7 @@ class Cases:
         active = torch.arange(2).repeat_interleave(len(self))[:, None].to(self.slot.dtype)
         zero = torch.zeros(2 * len(self), 1)
         twice = [x.repeat(2, 1) for x in (self.slot, self.entry, self.active, self.multiplier)]
-        signs = (torch.cat([held, new], 1) for held, new in zip(twice, (*column, active, zero), strict=True))
+        signs = [torch.cat([held, new], 1) for held, new in zip(twice, (*column, active, zero), strict=True)]
         return Cases(self.row.repeat(2), self.bound.repeat(2), self.lines.repeat(2, 1), *signs)
 
 
@@ -128,7 +130,7 @@ class SignSearch:
                 self.open = self.open.joined(batch)
                 return
             batch.keep(found.chosen)
-            self._branch(batch, self._longer(sweep, batch, found))
+            self._branch(sweep, batch, self._longer(sweep, batch, found))
             self._resize(len(batch), time.monotonic() - begun)
             yield
 
@@ -149,14 +151,14 @@ class SignSearch:
         self.open = cases.where(torch.zeros(len(cases), dtype=torch.bool))
         if found.complete:
             cases.keep(found.chosen)
-            self._branch(cases, found)
+            self._branch(sweep, cases, found)
         else:
             self.open = cases
         return sweep
 
     def _longer(self, sweep: CaseSweep, batch: Cases, found: Decided) -> Decided:
         """Many rounds for cases that have nothing left to split: their multipliers alone can still decide them."""
-        stuck = ((found.slot < 0) & ~(found.low > self.limit[batch.row])).nonzero()[:, 0]
+        stuck = ((found.slot[:, 0] < 0) & ~(found.low > self.limit[batch.row])).nonzero()[:, 0]
         if not len(stuck):
             return found
         cases, pace = batch.where(stuck), Pace(LAST_ROUNDS, seconds=self.deadline - time.monotonic())
@@ -175,19 +177,47 @@ class SignSearch:
         batch, self.open = self.open.where(taken), self.open.where(~taken)
         return batch
 
-    def _branch(self, batch: Cases, found: Decided) -> None:
-        """Drop what is refuted, split the rest at the neuron that was found for each."""
-        single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
-        slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
-        gap = found.low - slack - self.limit[batch.row]
+    def _branch(self, sweep: CaseSweep, batch: Cases, found: Decided) -> None:
+        """Drop what is refuted, split the rest at the best of the neurons that were found for each."""
+        gap = self._gap(batch, found)
         left = ~(gap > 0)
         self.done += len(batch)
         self._look(found, gap, left)
-        stuck = left & (found.slot < 0)
+        stuck = left & (found.slot[:, 0] < 0)
         self.unresolved += int(stuck.sum())
         left &= ~stuck
         batch = replace(batch, bound=torch.fmax(batch.bound, found.low)).where(left)
-        self.open = self.open.joined(batch.children(found.slot[left], found.entry[left]))
+        if len(batch):
+            self.open = self.open.joined(self._best(sweep, batch, found.slot[left], found.entry[left]))
+
+    def _best(self, sweep: CaseSweep, batch: Cases, slot: Tensor, entry: Tensor) -> Cases:
+        """Children of cases at that neuron, of slot and entry (N, C), with which a few rounds give the best bounds.
+
+        Children that these rounds refute are dropped.
+        """
+        count, candidates = slot.shape
+        tried = [batch.children(slot[:, c], entry[:, c]) for c in range(candidates)]
+        cases = reduce(Cases.joined, tried)
+        limit = self.limit[cases.row]
+        found = sweep.run(
+            cases.row, cases.signs(), limit, Pace(LOOK, STEP, self.deadline - time.monotonic()), cases.chosen()
+        )
+        cases.keep(found.chosen)
+        gap = (found.low - limit).reshape(candidates, 2, count)
+        weak, strong = gap.clamp(max=0).amin(1), gap.clamp(max=0).amax(1)
+        score = torch.where(slot.T >= 0, weak + SHARE * strong, -math.inf)
+        best = score.argmax(0)
+        index = ((best * 2 + torch.arange(2)[:, None]) * count + torch.arange(count)).flatten()
+        cases.bound = torch.fmax(cases.bound, found.low)
+        refuted = self._gap(cases, found)[index] > 0
+        self.done += int(refuted.sum())
+        return cases.where(index[~refuted])
+
+    def _gap(self, cases: Cases, found: Decided) -> Tensor:
+        """How far bounds are beyond their limits, what rounding may have added taken off."""
+        single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
+        slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
+        return found.low - slack - self.limit[cases.row]
 
     def _look(self, found: Decided, gap: Tensor, left: Tensor) -> None:
         """The minimisers of the lowest rows."""

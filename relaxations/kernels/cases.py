@@ -29,7 +29,9 @@ class _Cases(ctypes.Structure):
         *((name, _P) for name in ("row", "split_start", "split_slot", "split_entry", "split_active", "target")),
         ("step", ctypes.c_double),
         ("free_count", ctypes.c_int64),
-        *((name, _P) for name in ("start", "last", "beta", "last_beta", "branch_slot", "branch_entry")),
+        *((name, _P) for name in ("start", "last", "beta", "last_beta")),
+        ("candidates", _I32),
+        *((name, _P) for name in ("branch_slot", "branch_entry")),
     ]
 
 
@@ -46,7 +48,7 @@ class Signs(NamedTuple):
 
 @dataclass(frozen=True)
 class Pace:
-    """Rounds of optimisation (at least one), the step of the first as a share of a slope's range, and the time allowed."""
+    """Rounds of optimisation (at least one), their step as a share of a slope's range, and the time allowed."""
 
     rounds: int
     step: float = FIRST_STEP
@@ -58,8 +60,8 @@ class Pace:
 
 
 class Chosen(NamedTuple):
-    """Where the optimisation of N cases stands: their choices of lines (N, K), in 255ths of each line's range, uint8, and
-    the multipliers (P,) of their signs, float32.
+    """Where the optimisation of N cases stands: their choices of lines (N, K), uint8, in 255ths of each line's range,
+    and the multipliers (P,) of their signs, float32.
     """
 
     lines: Tensor
@@ -67,8 +69,9 @@ class Chosen(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """Lower bounds (N,), their rows on the input (N, n) with bias (N,), the neuron that each case should split next
-    (slot, -1 where none is left, and entry), what was chosen last, and whether the time sufficed.
+    """Lower bounds (N,), their rows on the input (N, n) with bias (N,), the neurons that each case might split next,
+    best first (slot and entry, each (N, C), -1 where no more are left), what was chosen last, and whether the time
+    sufficed.
     """
 
     low: Tensor
@@ -88,6 +91,7 @@ class CaseSweep:
     relaxed: Mapping[str, Entries]
     rows: Tensor
     region: Region
+    candidates: int = 6
 
     @property
     def choices(self) -> int:
@@ -106,8 +110,8 @@ class CaseSweep:
         count, dtype = len(row), self.rows.dtype
         low, bias = (torch.empty(count, dtype=dtype) for _ in range(2))
         slopes = low.new_empty(count, self.region.size)
-        slot, entry, index = (torch.empty(count, dtype=torch.int32) for _ in range(3))
-        index.copy_(row)
+        slot, entry = (torch.empty(count, self.candidates, dtype=torch.int32) for _ in range(2))
+        index = row.to(torch.int32)
         wanted = target.to(dtype)
         chosen = Chosen(torch.zeros(count, self.choices, dtype=torch.uint8), torch.zeros(len(signs.slot)))
         threads = max(1, min(torch.get_num_threads(), -(-count // tiles.lanes(dtype))))
@@ -117,7 +121,7 @@ class CaseSweep:
         made.job.low, made.job.slopes, made.job.bias = low.data_ptr(), slopes.data_ptr(), bias.data_ptr()
         made.split_start, made.split_slot, made.split_entry, made.split_active = (x.data_ptr() for x in signs)
         made.branch_slot, made.branch_entry = slot.data_ptr(), entry.data_ptr()
-        made.free_count = chosen.lines.shape[1]
+        made.free_count, made.candidates = chosen.lines.shape[1], self.candidates
         made.last, made.last_beta = (x.data_ptr() for x in chosen)
         if start is not None:
             made.start, made.beta = (x.data_ptr() for x in start)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from graphs import Graph, GraphBuilder
-from relaxations.kernels.cases import CaseSweep, Decided, Signs
+from relaxations.kernels.cases import CaseSweep, Chosen, Decided, Pace, Signs
 from tests.verif.networks import mlp, residual
 from tests.verif.test_tiles import each_library as each_library, fast as fast, threads as threads
 from tests.verif.tiled import Random, random_region, relax
+from verif.bounds import Engine
 from verif.bounds.tiles import Rounds, TilePass, TilePrograms
 
 CASES, ROWS = 30, 5
@@ -33,6 +34,7 @@ def _unread_pixels() -> Graph:
 
 
 GRAPHS = {f"random {seed}": Random(seed, ("relu", "relu", "sigmoid")).graph(6 + seed % 9) for seed in range(40)}
+SHORT = Pace(4)
 GRAPHS |= {"mlp": mlp(3, (20, 12, 12, 5)), "residual": residual(), "unread pixels": _unread_pixels()}
 
 
@@ -47,13 +49,13 @@ class Problem:
     points: Tensor
     values: dict[str, Tensor]
 
-    def run(self, only: slice = slice(None)) -> Decided:
+    def run(self, only: slice = slice(None), pace: Pace = SHORT, chosen: Chosen | None = None) -> Decided:
         """Bound (some of) the cases."""
         start = self.signs.start[only.start or 0 : (only.stop or CASES) + 1]
         held = slice(int(start[0]), int(start[-1]))
         signs = Signs(start - start[0], *(x[held].clone() for x in self.signs[1:]))
         row = self.row[only]
-        return self.sweep.run(row, signs, torch.full((len(row),), math.inf, dtype=torch.float64), math.inf)
+        return self.sweep.run(row, signs, torch.full((len(row),), math.inf, dtype=torch.float64), pace, chosen)
 
     def inside(self, case: int) -> Tensor:
         """Points at which the neurons of a case have their signs."""
@@ -70,12 +72,13 @@ class Problem:
         return self.values[self.graph[name].inputs[0]].reshape(len(self.points), -1)
 
 
-def problem(graph: Graph, rounds: int = 4) -> Problem | None:
+def problem(graph: Graph) -> Problem | None:
     """Cases with up to six signs each, most of them those of a random point; None where the network has none."""
     generator = torch.Generator().manual_seed(len(graph))
     region = random_region("box", graph[graph.inputs[0]].size, 1, 0)
     rows = torch.randn(1, ROWS, *graph[graph.outputs[0]].shape, generator=generator, dtype=torch.float64)
-    made = TilePass(TilePrograms(graph), region, relax(graph, region), Rounds(rounds, rounds))
+    known = Engine(graph).interval(region)
+    made = TilePass(TilePrograms(graph), region, relax(graph, region), Rounds(1, 1), known)
     sweep = made.cases(graph.outputs[0], rows)
     if sweep is None:
         return None
@@ -131,7 +134,8 @@ def test_cases_are_bounded_as_they_are_alone(name: str) -> None:
     for case in range(CASES):
         alone = made.run(slice(case, case + 1))
         assert torch.equal(alone.low[0], together.low[case]) and torch.equal(alone.slopes[0], together.slopes[case])
-        assert alone.slot[0] == together.slot[case] and alone.entry[0] == together.entry[case]
+        assert torch.equal(alone.slot[0], together.slot[case]) and torch.equal(alone.entry[0], together.entry[case])
+        assert torch.equal(alone.chosen.lines[0], together.chosen.lines[case])
 
 
 @pytest.mark.usefixtures("fast")
@@ -142,7 +146,7 @@ def test_a_sign_that_is_given_twice_counts_once(name: str) -> None:
     once = made.run()
     twice = Signs(2 * made.signs.start, *(x.repeat_interleave(2) for x in made.signs[1:]))
     row, endless = made.row, torch.full((CASES,), math.inf, dtype=torch.float64)
-    assert torch.equal(made.sweep.run(row, twice, endless, math.inf).low, once.low)
+    assert torch.equal(made.sweep.run(row, twice, endless, SHORT).low, once.low)
 
 
 @pytest.mark.usefixtures("fast")
@@ -153,17 +157,44 @@ def test_what_to_split_next_is_open(name: str) -> None:
     assert made is not None
     found = made.run()
     for case in range(CASES):
-        if found.slot[case] < 0:
-            continue
         mine = slice(int(made.signs.start[case]), int(made.signs.start[case + 1]))
         given = list(zip(made.signs.slot[mine].tolist(), made.signs.entry[mine].tolist(), strict=True))
-        assert (int(found.slot[case]), int(found.entry[case])) not in given
+        named = list(zip(found.slot[case].tolist(), found.entry[case].tolist(), strict=True))
+        named = [neuron for neuron in named if neuron[0] >= 0]
+        assert len(set(named)) == len(named) and not set(named) & set(given)
     assert bool((found.slot >= 0).any())
+
+
+@pytest.mark.usefixtures("each_library", "threads")
+@pytest.mark.parametrize("name", GRAPHS)
+def test_any_choice_of_lines_and_multipliers_is_sound(name: str) -> None:
+    made = problem(GRAPHS[name])
+    if made is None:
+        pytest.skip("this network has no signs to split")
+    generator = torch.Generator().manual_seed(3)
+    lines = torch.randint(256, (CASES, made.sweep.choices), generator=generator, dtype=torch.uint8)
+    multipliers = torch.randn(len(made.signs.slot), generator=generator)
+    multipliers[::5] = math.nan
+    for pace in (Pace(1, 0.0), Pace(5, 2.0)):
+        check(made, made.run(pace=pace, chosen=Chosen(lines, multipliers)))
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("name", ["mlp", "residual"])
+def test_optimisation_goes_on_where_it_ended(name: str) -> None:
+    made = problem(GRAPHS[name])
+    assert made is not None
+    first = made.run(pace=Pace(30, 0.1))
+    again, anew = made.run(pace=Pace(1, 0.0), chosen=first.chosen), made.run(pace=Pace(1, 0.0))
+    gain = float((first.low - anew.low).mean())
+    assert gain > 0 and float((again.low - anew.low).mean()) > 0.8 * gain
+    check(made, again)
 
 
 @pytest.mark.usefixtures("fast")
 def test_without_rounds_there_is_no_room_for_slopes() -> None:
-    assert problem(GRAPHS["mlp"], rounds=0) is None
+    with pytest.raises(ValueError, match="no room"):
+        Pace(0)
 
 
 @pytest.mark.usefixtures("fast")
@@ -171,4 +202,4 @@ def test_no_time() -> None:
     made = problem(GRAPHS["residual"])
     assert made is not None
     endless = torch.full((CASES,), math.inf, dtype=torch.float64)
-    assert not made.sweep.run(made.row, made.signs, endless, 0.0).complete
+    assert not made.sweep.run(made.row, made.signs, endless, Pace(4, seconds=0.0)).complete

@@ -48,13 +48,16 @@ class CaseWorker : public Worker<F> {
     // Bounds of the cases of a tile, and then for each the neuron that it would be best to split.
     void decide(int tile) {
         this->run(tile);
-        scoring = true, score = V<F>{}, slot_found = V<F>{} - 1, entry_found = V<F>{} - 1;
+        scoring = true, found.assign(cases.candidates, {V<F>{}, V<F>{} - 1, V<F>{} - 1});
         this->forward(Pace{0, 1, 1});
         scoring = false;
         for (int lane = 0; lane < this->count; ++lane) {
-            const int slot = int(slot_found[lane]), at = this->first + lane;
-            cases.branch_slot[at] = slot;
-            cases.branch_entry[at] = slot < 0 ? -1 : this->rows[slot].flat[int(entry_found[lane])];
+            int64_t at = int64_t(this->first + lane) * cases.candidates;
+            for (const Candidate& next : found) {
+                const int slot = int(next.slot[lane]);
+                cases.branch_slot[at] = slot;
+                cases.branch_entry[at++] = slot < 0 ? -1 : this->rows[slot].flat[int(next.entry[lane])];
+            }
         }
         if (cases.last) write_last();
     }
@@ -143,8 +146,12 @@ class CaseWorker : public Worker<F> {
                 const int32_t* found = std::lower_bound(r.channel + r.start[p], end, c);
                 const int entry = int(found - r.channel);
                 if (found != end && *found == c && !has_sign(slot, lane, entry))
-                    splits[slot].push_back({lane, entry, p, i, cases.split_active[i] != 0, cases.beta ? F(cases.beta[i]) : F(0)});
+                    splits[slot].push_back({lane, entry, p, i, cases.split_active[i] != 0, multiplier(i)});
             }
+    }
+
+    F multiplier(int64_t sign) const {
+        return cases.beta && cases.beta[sign] > 0 ? F(cases.beta[sign]) : F(0);  // a negative one proves nothing
     }
 
     // Whether the lane at hand has a sign for an entry: a second one would take the lines' intercepts off once more.
@@ -165,7 +172,7 @@ class CaseWorker : public Worker<F> {
         return sum / F(std::max(1, count));
     }
 
-    // The neuron whose lines lose most: what its line may be off somewhere in its interval (the intercept score of
+    // The neurons whose lines lose most: what its line may be off somewhere in its interval (the intercept score of
     // Bunel et al. 2020, BaBSR), and with a small weight what it is off at the row's minimiser.
     void look(int slot, const Rows<F>& at, const Slopes<F>& s) {
         for (const Split<F>& split : splits[slot]) s.square[split.entry][split.lane] = -1;
@@ -179,10 +186,12 @@ class CaseWorker : public Worker<F> {
             const V<F> line = a < 0 ? rise * z + top : slope * z;
             V<F> loss = a * (most + F(0.1) * (value - line));
             loss = s.square[k] < 0 ? zero : loss;
-            const auto better = loss > score;
-            score = better ? loss : score;
-            slot_found = better ? zero + F(slot) : slot_found;
-            entry_found = better ? zero + F(k) : entry_found;
+            Candidate next{loss, zero + F(slot), zero + F(k)};
+            for (Candidate& held : found) {  // in falling order: what is better pushes the rest back
+                const auto better = next.score > held.score;
+                const Candidate last = held;
+                held = last.or_else(next, better), next = next.or_else(last, better);
+            }
         });
     }
 
@@ -203,10 +212,19 @@ class CaseWorker : public Worker<F> {
         }
     }
 
+    struct Candidate {
+        V<F> score, slot, entry;
+
+        template <class Mask>
+        Candidate or_else(const Candidate& other, Mask mask) const {
+            return {mask ? other.score : score, mask ? other.slot : slot, mask ? other.entry : entry};
+        }
+    };
+
     const Cases<F>& cases;
     std::vector<std::vector<Split<F>>> splits;
     std::vector<std::vector<int64_t>> place;  // of each entry's line among those that may be chosen, -1 for none
-    V<F> score, slot_found, entry_found;
+    std::vector<Candidate> found;
     bool ready = false, scoring = false;
 };
 

@@ -8,7 +8,7 @@
 // Lines that may be chosen (their LEAST below MOST, or TURNS) are numbered through, slot by slot and entry by entry, up to
 // `free_count`. `start` and `last` (count, free_count), or null: the choices to begin and to end with, in 255ths of their
 // range; `beta` and `last_beta` (signs), or null: the multipliers of the signs; `step`: that of the first round.
-// Out, beside what the job names: for each case the neuron to split next (branch_slot -1: none is left).
+// Out, beside what the job names: for each case neurons to split next, best first (branch_slot -1: no more are left).
 template <class F>
 struct Cases {
     Job<F> job;
@@ -23,5 +23,6 @@ struct Cases {
     uint8_t* last;
     const float* beta;
     float* last_beta;
+    int32_t candidates;
     int32_t *branch_slot, *branch_entry;
 };
