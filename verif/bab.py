@@ -19,7 +19,7 @@ from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
 from verif.rounding import EPS, of_terms
-from verif.signs import SignSearch
+from verif.signs import STORE_BYTES, SignSearch
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
 FIRST = (NO_ROUNDS, Rounds(2, 8), Rounds(8, 40))  # slope optimisation of the first batch, until it is refuted
@@ -193,7 +193,9 @@ class Search:
         limit = self.table.thresholds[clause, place] + self.noise_in(torch.float64)[atom]
         box = Box(domains.lower.double(), domains.upper.double())
         rows = torch.eye(len(self.noise), dtype=torch.float64)[atom][None]
-        return SignSearch(self.exact, box, rows, limit, self.deadline) if self.exact.has_signs(box) else None
+        if not self.exact.has_signs(box):
+            return None
+        return SignSearch(self.exact, box, rows, limit, self.deadline, min(STORE_BYTES, self.ration.store_bytes))
 
     def by_signs(self, search: SignSearch, domains: Domains) -> Generator[Progress | Candidate, None, bool]:
         """Let a search over signs decide the last region; whether it did, or has no more time."""

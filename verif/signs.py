@@ -27,6 +27,8 @@ LOOK = 2  # and for the children that a case might have, before the best neuron 
 SHARE = 0.2  # of the better child's bound in the choice
 LAST_ROUNDS = 300  # for a case whose neurons all have their signs
 FIRST_BATCH, LARGEST_BATCH = 64, 4096
+STORE_BYTES = 1 << 31  # of open cases, and of what one batch makes
+ROW_COPIES = 30  # of a case's row on the input while its children are tried, two for each candidate, with their sizes
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
@@ -111,6 +113,7 @@ class SignSearch:
     rows: Tensor
     limit: Tensor
     deadline: float
+    store_bytes: int = STORE_BYTES
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
@@ -169,17 +172,17 @@ class SignSearch:
         return found
 
     def _pop(self) -> Cases:
-        """Take the cases of the lowest bounds."""
+        """Take the cases of the lowest bounds, or where memory is short those that are nearest to their end."""
         count = min(self.batch, len(self.open))
         taken = torch.zeros(len(self.open), dtype=torch.bool)
         gap = self.open.bound - self.limit[self.open.row]
-        taken[torch.topk(gap, count, largest=False).indices] = True
+        taken[torch.topk(gap, count, largest=self.open.nbytes > self.store_bytes).indices] = True
         batch, self.open = self.open.where(taken), self.open.where(~taken)
         return batch
 
     def _branch(self, sweep: CaseSweep, batch: Cases, found: Decided) -> None:
         """Drop what is refuted, split the rest at the best of the neurons that were found for each."""
-        gap = self._gap(batch, found)
+        gap = self._gap(batch, found, torch.arange(len(batch)))
         left = ~(gap > 0)
         self.done += len(batch)
         self._look(found, gap, left)
@@ -209,15 +212,19 @@ class SignSearch:
         best = score.argmax(0)
         index = ((best * 2 + torch.arange(2)[:, None]) * count + torch.arange(count)).flatten()
         cases.bound = torch.fmax(cases.bound, found.low)
-        refuted = self._gap(cases, found)[index] > 0
-        self.done += int(refuted.sum())
-        return cases.where(index[~refuted])
+        hopeful = index[(found.low > limit)[index]]
+        refuted = hopeful[self._gap(cases, found, hopeful) > 0]
+        self.done += len(refuted)
+        keep = torch.zeros(len(cases), dtype=torch.bool)
+        keep[index] = True
+        keep[refuted] = False
+        return cases.where(keep)
 
-    def _gap(self, cases: Cases, found: Decided) -> Tensor:
-        """How far bounds are beyond their limits, what rounding may have added taken off."""
-        single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
-        slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
-        return found.low - slack - self.limit[cases.row]
+    def _gap(self, cases: Cases, found: Decided, index: Tensor) -> Tensor:
+        """How far the bounds of some cases are beyond their limits, what rounding may have added taken off."""
+        low = found.low[index]
+        single = Pass(low[:, None], found.slopes[index][:, None], found.bias[index][:, None], {}, {})
+        return low - of_terms(single, self.box.lower, self.box.upper)[:, 0] - self.limit[cases.row[index]]
 
     def _look(self, found: Decided, gap: Tensor, left: Tensor) -> None:
         """The minimisers of the lowest rows."""
@@ -227,6 +234,7 @@ class SignSearch:
     def _resize(self, size: int, seconds: float) -> None:
         """Grow batches while they are quick, shrink them when they are slow."""
         if seconds < QUICK and size == self.batch:
-            self.batch = min(2 * self.batch, LARGEST_BATCH)
+            most = self.store_bytes // (8 * ROW_COPIES * self.box.lower.shape[1])
+            self.batch = max(FIRST_BATCH, min(2 * self.batch, LARGEST_BATCH, most))
         elif seconds > SLOW:
             self.batch = max(FIRST_BATCH, self.batch // 2)

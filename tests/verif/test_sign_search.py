@@ -12,7 +12,7 @@ from graphs import Graph, GraphBuilder
 from relaxations.kernels.tiles import available
 from relaxations.sets import Box
 from verif.bounds import Engine, crown
-from verif.signs import SignSearch
+from verif.signs import STORE_BYTES, SignSearch
 
 pytestmark = pytest.mark.skipif(not available(torch.float64), reason="the native library is not built")
 
@@ -40,10 +40,10 @@ def _lowest(graph: Graph, box: Box) -> float:
     return float(graph(points.detach())[0].min())
 
 
-def _search(graph: Graph, box: Box, limit: float, seconds: float) -> tuple[bool, int]:
+def _search(graph: Graph, box: Box, limit: float, seconds: float, store: int = STORE_BYTES) -> tuple[bool, int]:
     """Whether the output was proved to exceed the limit, and in how many cases."""
     rows = torch.ones(1, 1, 1, dtype=torch.float64)
-    search = SignSearch(Engine(graph), box, rows, torch.tensor([limit]).double(), time.monotonic() + seconds)
+    search = SignSearch(Engine(graph), box, rows, torch.tensor([limit]).double(), time.monotonic() + seconds, store)
     for _ in search.run():
         assert search.points.shape[1] == 30
     return not len(search.open) and not search.unresolved, search.done
@@ -60,6 +60,14 @@ def test_the_minimum_is_the_border(seed: int) -> None:
     proved, cases = _search(graph, box, lowest - 0.25 * (lowest - bound), 30.0)
     assert proved
     assert cases > 1
+
+
+def test_little_memory_changes_the_order_and_not_the_verdict() -> None:
+    graph = _network(2)
+    box = Box(torch.zeros(1, 30).double(), torch.full((1, 30), 2.0).double())
+    limit = 0.75 * (lowest := _lowest(graph, box)) + 0.25 * float(crown(graph, box))
+    assert _search(graph, box, limit, 30.0, store=1)[0]
+    assert not _search(graph, box, lowest + 1e-9, 1.0, store=1)[0]
 
 
 def test_no_time_proves_nothing() -> None:

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
+from relaxations import RULES
 from relaxations.matmul import TRIPLES
+from relaxations.scalar.curve import CurveRule
+from relaxations.scalar.lines import STRETCHES
 from relaxations.sets import InputSet
 from verif.bounds.cost import SLOPE_FIELDS, is_affine, swept_values
 from verif.bounds.engine import CHUNK_BYTES, FORWARD_INPUTS, Engine, Pass
@@ -21,7 +24,7 @@ from verif.bounds.structure import row_size
 
 UNKNOWN_RESIDENT = 400 << 20  # taken for the process's memory where the system does not tell
 TEMPORARIES = 12  # numbers per entry of the widest value while one node is bounded
-LISTED = 12  # bytes of positions per entry of a scalar node, beside 6 numbers (relaxations/kernels/tiles.py)
+LISTED = 12  # bytes of positions per entry of a scalar node, beside its lines (relaxations/kernels/tiles.py)
 ROW_BYTES = 64  # of positions and masks for an undecided entry, beside 8 numbers
 ROW_COPIES = 8  # of a chunk's rows while they pass one node: both signs, product, windows and their positions
 GRADIENT_COPIES = 4  # of a point's values while its gradient is computed
@@ -55,12 +58,18 @@ def box_bytes(graph: Graph, item: int, rows: int | None = None) -> int:
     widest = max(node.size for node in graph)
     n, outputs = sum(graph[name].size for name in graph.inputs), graph[graph.outputs[0]].size
     count = outputs if rows is None else rows
-    numbers = 2 * values + (SLOPE_FIELDS + 6) * bent + TEMPORARIES * widest + count * (3 * n + 2 * outputs)
+    listed = sum(node.size * _lines(node.op) for node in graph if not is_affine(node))
+    numbers = 2 * values + SLOPE_FIELDS * bent + listed + TEMPORARIES * widest + count * (3 * n + 2 * outputs)
     numbers += sum(_planes(graph, name) for name in graph.nodes)
     if n <= FORWARD_INPUTS:
         numbers += 2 * (n + 1) * (values + TEMPORARIES // 2 * widest)
     swept = max((graph[name].size for name in swept_values(graph, boxed=False)), default=0)
     return item * numbers + LISTED * bent + swept * (ROW_BYTES + 8 * item)
+
+
+def _lines(op: str) -> int:
+    """Numbers for an entry of a scalar node in a tile sweep's list (see relaxations/kernels/native/tiles.hpp)."""
+    return 6 + 8 * STRETCHES if isinstance(RULES.get(op), CurveRule) else 6
 
 
 def _planes(graph: Graph, name: str) -> int:
