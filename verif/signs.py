@@ -1,7 +1,8 @@
 """Branch-and-bound over the signs of ReLU inputs, for networks with more inputs than boxes can be cut along.
 
 Every case is one row (an atom of a clause) with signs that some neurons have; the bounds of all other values are those
-of the root. Cases are bounded in float64 many at a time, each with its own slopes and multipliers (Wang et al. 2021).
+of the root. Cases are bounded many at a time, each with its own slopes and multipliers (Wang et al. 2021), in float32;
+what that refutes counts only when the same slopes and multipliers do so in float64.
 Shape letters: N cases, S rows, D signs of the deepest case, n inputs.
 """
 
@@ -10,8 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,8 +54,8 @@ class Cases:
     def of_rows(cls, bound: Tensor, choices: int) -> Cases:
         """One case without signs for each row (S,)."""
         count = len(bound)
-        lines, none = torch.zeros(count, choices, dtype=torch.uint8), torch.full((count, 0), -1)
-        return cls(torch.arange(count), bound, lines, none, none, none, torch.zeros(count, 0))
+        lines, none = torch.zeros(count, choices, dtype=torch.uint8), torch.zeros(count, 0, dtype=torch.int16)
+        return cls(torch.arange(count), bound, lines, none, none.int(), none.to(torch.int8), torch.zeros(count, 0))
 
     def __len__(self) -> int:
         return len(self.row)
@@ -89,19 +91,38 @@ class Cases:
         """Where their optimisation goes on."""
         return Chosen(self.lines, self.multiplier[self.slot >= 0])
 
-    def keep(self, chosen: Chosen) -> None:
+    def keep(self, found: Decided) -> None:
         """Remember where their optimisation ended."""
-        self.lines = chosen.lines
-        self.multiplier = self.multiplier.masked_scatter(self.slot >= 0, chosen.multipliers)
+        self.bound = torch.fmax(self.bound, found.low.to(self.bound.dtype))
+        self.lines = found.chosen.lines
+        self.multiplier = self.multiplier.masked_scatter(self.slot >= 0, found.chosen.multipliers)
 
     def children(self, slot: Tensor, entry: Tensor) -> Cases:
-        """Each case twice, with the neuron (slot, entry) inactive and active."""
-        column = [x.to(self.slot.dtype)[:, None].repeat(2, 1) for x in (slot, entry)]
-        active = torch.arange(2).repeat_interleave(len(self))[:, None].to(self.slot.dtype)
-        zero = torch.zeros(2 * len(self), 1)
-        twice = [x.repeat(2, 1) for x in (self.slot, self.entry, self.active, self.multiplier)]
-        signs = [torch.cat([held, new], 1) for held, new in zip(twice, (*column, active, zero), strict=True)]
-        return Cases(self.row.repeat(2), self.bound.repeat(2), self.lines.repeat(2, 1), *signs)
+        """Each case twice, with the neuron (slot, entry) inactive and active as its last sign."""
+        used = (self.slot >= 0).sum(1)
+        place = used.repeat(2)[:, None]
+        room = self._deep(max(self.slot.shape[1], int(used.max()) + 1))
+        active = torch.arange(2).repeat_interleave(len(self))
+
+        def put(held: Tensor, value: Tensor) -> Tensor:
+            return held.repeat(2, 1).scatter_(1, place, value.to(held.dtype)[:, None])
+
+        return Cases(
+            self.row.repeat(2),
+            self.bound.repeat(2),
+            self.lines.repeat(2, 1),
+            put(room.slot, slot.repeat(2)),
+            put(room.entry, entry.repeat(2)),
+            put(room.active, active),
+            room.multiplier.repeat(2, 1),
+        )
+
+
+class Sweeps(NamedTuple):
+    """Sweeps of the same cases in float64, and in float32 for the search."""
+
+    exact: CaseSweep
+    quick: CaseSweep
 
 
 @dataclass
@@ -122,18 +143,18 @@ class SignSearch:
 
     def run(self) -> Iterator[None]:
         """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
-        sweep = self._root()
+        sweeps = self._root()
         yield
         while len(self.open) and time.monotonic() < self.deadline:
             begun = time.monotonic()
             batch = self._pop()
-            pace = Pace(ROUNDS, STEP, self.deadline - begun)
-            found = sweep.run(batch.row, batch.signs(), self.limit[batch.row], pace, batch.chosen())
+            found = self._bound(sweeps.quick, batch, ROUNDS)
             if not found.complete:
                 self.open = self.open.joined(batch)
                 return
-            batch.keep(found.chosen)
-            self._branch(sweep, batch, self._longer(sweep, batch, found))
+            self.done += len(batch)
+            batch.keep(found)
+            self._branch(sweeps, batch, found)
             self._resize(len(batch), time.monotonic() - begun)
             yield
 
@@ -142,34 +163,36 @@ class SignSearch:
         """The lowest bound of an open case beyond its limit; inf where none is open."""
         return float((self.open.bound - self.limit[self.open.row]).min()) if len(self.open) else math.inf
 
-    def _root(self) -> CaseSweep:
+    def _root(self) -> Sweeps:
         """Bound all rows without signs."""
         result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline)
-        sweep = self.engine.cases(self.box, result, self.rows)
-        if sweep is None:
+        exact = self.engine.cases(self.box, result, self.rows)
+        if exact is None:
             raise ValueError("this network has no signs to split")
-        cases = Cases.of_rows(result.lower[0], sweep.choices)
+        sweeps = Sweeps(exact, exact.single(self.engine.graph))
+        self.open = cases = Cases.of_rows(result.lower[0], exact.choices)
         pace = Pace(ROOT.last, seconds=self.deadline - time.monotonic())
-        found = sweep.run(cases.row, cases.signs(), self.limit, pace)
-        self.open = cases.where(torch.zeros(len(cases), dtype=torch.bool))
+        found = exact.run(cases.row, cases.signs(), self.limit, pace)
         if found.complete:
-            cases.keep(found.chosen)
-            self._branch(sweep, cases, found)
-        else:
-            self.open = cases
-        return sweep
+            self.open = cases.where(torch.zeros(len(cases), dtype=torch.bool))
+            self.done += len(cases)
+            cases.keep(found)
+            self._branch(sweeps, cases, found)
+        return sweeps
 
-    def _longer(self, sweep: CaseSweep, batch: Cases, found: Decided) -> Decided:
-        """Many rounds for cases that have nothing left to split: their multipliers alone can still decide them."""
-        stuck = ((found.slot[:, 0] < 0) & ~(found.low > self.limit[batch.row])).nonzero()[:, 0]
-        if not len(stuck):
-            return found
-        cases, pace = batch.where(stuck), Pace(LAST_ROUNDS, seconds=self.deadline - time.monotonic())
-        more = sweep.run(cases.row, cases.signs(), self.limit[cases.row], pace, cases.chosen())
-        if more.complete:
-            for name in ("low", "slopes", "bias", "slot", "entry"):
-                getattr(found, name)[stuck] = getattr(more, name)
-        return found
+    def _bound(self, sweep: CaseSweep, cases: Cases, rounds: int, step: float = STEP) -> Decided:
+        """Some more rounds for cases."""
+        pace = Pace(rounds, step, self.deadline - time.monotonic())
+        return sweep.run(cases.row, cases.signs(), self.limit[cases.row], pace, cases.chosen())
+
+    def _refuted(self, sweep: CaseSweep, cases: Cases, rounds: int = 1, step: float = 0.0) -> Tensor:
+        """Which cases are refuted beyond doubt, (N,): by float64 bounds, what rounding may have added taken off."""
+        if not len(cases):
+            return torch.zeros(0, dtype=torch.bool)
+        found = self._bound(sweep, cases, rounds, step)
+        single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
+        slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
+        return (found.low - slack > self.limit[cases.row]) & found.complete
 
     def _pop(self) -> Cases:
         """Take the cases of the lowest bounds, or where memory is short those that are nearest to their end."""
@@ -180,51 +203,40 @@ class SignSearch:
         batch, self.open = self.open.where(taken), self.open.where(~taken)
         return batch
 
-    def _branch(self, sweep: CaseSweep, batch: Cases, found: Decided) -> None:
+    def _branch(self, sweeps: Sweeps, batch: Cases, found: Decided) -> None:
         """Drop what is refuted, split the rest at the best of the neurons that were found for each."""
-        gap = self._gap(batch, found, torch.arange(len(batch)))
-        left = ~(gap > 0)
-        self.done += len(batch)
-        self._look(found, gap, left)
+        left = self._left(sweeps.exact, batch, found.low > self.limit[batch.row])
+        self._look(found, found.low - self.limit[batch.row], left)
         stuck = left & (found.slot[:, 0] < 0)
-        self.unresolved += int(stuck.sum())
+        # Their neurons all have their signs: multipliers alone can still decide them.
+        self.unresolved += int((~self._refuted(sweeps.exact, batch.where(stuck), LAST_ROUNDS, STEP)).sum())
         left &= ~stuck
-        batch = replace(batch, bound=torch.fmax(batch.bound, found.low)).where(left)
+        batch = batch.where(left)
         if len(batch):
-            self.open = self.open.joined(self._best(sweep, batch, found.slot[left], found.entry[left]))
+            self.open = self.open.joined(self._best(sweeps, batch, found.slot[left], found.entry[left]))
 
-    def _best(self, sweep: CaseSweep, batch: Cases, slot: Tensor, entry: Tensor) -> Cases:
+    def _left(self, exact: CaseSweep, cases: Cases, hopeful: Tensor) -> Tensor:
+        """Which cases are open: all but those of the hopeful ones (N,) that are refuted."""
+        left = torch.ones(len(cases), dtype=torch.bool)
+        left[hopeful] = ~self._refuted(exact, cases.where(hopeful))
+        return left
+
+    def _best(self, sweeps: Sweeps, batch: Cases, slot: Tensor, entry: Tensor) -> Cases:
         """Children of cases at that neuron, of slot and entry (N, C), with which a few rounds give the best bounds.
 
         Children that these rounds refute are dropped.
         """
         count, candidates = slot.shape
-        tried = [batch.children(slot[:, c], entry[:, c]) for c in range(candidates)]
-        cases = reduce(Cases.joined, tried)
-        limit = self.limit[cases.row]
-        found = sweep.run(
-            cases.row, cases.signs(), limit, Pace(LOOK, STEP, self.deadline - time.monotonic()), cases.chosen()
-        )
-        cases.keep(found.chosen)
-        gap = (found.low - limit).reshape(candidates, 2, count)
-        weak, strong = gap.clamp(max=0).amin(1), gap.clamp(max=0).amax(1)
-        score = torch.where(slot.T >= 0, weak + SHARE * strong, -math.inf)
-        best = score.argmax(0)
-        index = ((best * 2 + torch.arange(2)[:, None]) * count + torch.arange(count)).flatten()
-        cases.bound = torch.fmax(cases.bound, found.low)
-        hopeful = index[(found.low > limit)[index]]
-        refuted = hopeful[self._gap(cases, found, hopeful) > 0]
-        self.done += len(refuted)
-        keep = torch.zeros(len(cases), dtype=torch.bool)
-        keep[index] = True
-        keep[refuted] = False
-        return cases.where(keep)
-
-    def _gap(self, cases: Cases, found: Decided, index: Tensor) -> Tensor:
-        """How far the bounds of some cases are beyond their limits, what rounding may have added taken off."""
-        low = found.low[index]
-        single = Pass(low[:, None], found.slopes[index][:, None], found.bias[index][:, None], {}, {})
-        return low - of_terms(single, self.box.lower, self.box.upper)[:, 0] - self.limit[cases.row[index]]
+        cases = reduce(Cases.joined, [batch.children(slot[:, c], entry[:, c]) for c in range(candidates)])
+        found = self._bound(sweeps.quick, cases, LOOK)
+        cases.keep(found)
+        gap = (found.low - self.limit[cases.row]).reshape(candidates, 2, count).clamp(max=0)
+        score = torch.where(slot.T >= 0, gap.amin(1) + SHARE * gap.amax(1), -math.inf)
+        children = (score.argmax(0) * 2 + torch.arange(2)[:, None]) * count + torch.arange(count)
+        cases = cases.where(children.flatten())
+        left = self._left(sweeps.exact, cases, cases.bound > self.limit[cases.row])
+        self.done += int((~left).sum())
+        return cases.where(left)
 
     def _look(self, found: Decided, gap: Tensor, left: Tensor) -> None:
         """The minimisers of the lowest rows."""

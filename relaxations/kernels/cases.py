@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from graphs import Graph
 from relaxations.kernels import tiles
 from relaxations.kernels.tiles import Entries, Region, TileSweep
 
@@ -92,6 +93,13 @@ class CaseSweep:
     rows: Tensor
     region: Region
     candidates: int = 6
+
+    def single(self, graph: Graph) -> CaseSweep:
+        """The same in float32, twice as fast: for a search whose results others confirm."""
+        lists = {name: e.to(torch.float32) for name, e in self.relaxed.items()}
+        box = None if self.region.box is None else (self.region.box[0].float(), self.region.box[1].float())
+        sweep = TileSweep(graph, self.sweep.program, torch.float32)
+        return CaseSweep(sweep, lists, self.rows.float(), replace(self.region, box=box), self.candidates)
 
     @property
     def choices(self) -> int:

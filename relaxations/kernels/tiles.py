@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -97,6 +97,10 @@ class Entries:
         outputs = (*(_P(x.data_ptr()) for x in index), _pointers(lines))
         finite = function("list", like.dtype)(*sizes, len(held), _pointers(held), *outputs)
         return cls(index[0], index[1], index[2], lines, bool(finite))
+
+    def to(self, dtype: torch.dtype) -> Entries:
+        """The same lines in another precision, rounded to nearest."""
+        return replace(self, lines=tuple(line.to(dtype) for line in self.lines))
 
     @staticmethod
     @lru_cache(maxsize=64)

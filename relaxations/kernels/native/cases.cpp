@@ -72,10 +72,15 @@ class CaseWorker : public Worker<F> {
 
     int64_t row(int lane) const override { return cases.row[this->first + lane]; }
 
-    bool settled() const override {
-        for (int lane = 0; lane < this->count; ++lane)
-            if (!(this->best[lane] > cases.target[this->first + lane])) return false;
-        return true;
+    // A lane that exceeds its target keeps the choices that did it.
+    bool settled() override {
+        bool all = true;
+        for (int lane = 0; lane < this->count; ++lane) {
+            const bool done = this->best[lane] > cases.target[this->first + lane];
+            this->moving[lane] = done ? F(0) : F(1);
+            all &= done;
+        }
+        return all;
     }
 
     double first_step() const override { return cases.step; }
@@ -123,6 +128,7 @@ class CaseWorker : public Worker<F> {
             split.mean = split.mean * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
             split.square = split.square * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
             const F size = std::sqrt(split.square * F(pace.second)) + F(1e-30);
+            if (this->moving[split.lane] == 0) continue;
             split.beta += scale[split.lane] * F(MULTIPLIER * pace.step * pace.first) * split.mean / size;
             if (!(split.beta >= 0)) split.beta = 0;  // also where it is NaN
         }

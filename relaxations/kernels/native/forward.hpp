@@ -77,6 +77,7 @@ void shift_forward(const Op<F>& op, Rows<F>& out) {
 template <class F>
 struct Slopes {
     V<F>*row, *slope, *mean, *square;
+    V<F> moving;  // 1 for lanes that go on, 0 for those that stay where they are
 };
 
 struct Pace {
@@ -97,7 +98,7 @@ void climb(const Slopes<F>& slopes, int k, V<F> gradient, double step, const Pac
     const V<F> mean = slopes.mean[k] * F(Pace::MEAN) + gradient * F(1 - Pace::MEAN);
     const V<F> square = slopes.square[k] * F(Pace::SQUARE) + gradient * gradient * F(1 - Pace::SQUARE);
     slopes.mean[k] = mean, slopes.square[k] = square;
-    V<F> next = slopes.slope[k] + F(step * pace.first) * mean / (root<F>(square * F(pace.second)) + F(1e-30));
+    V<F> next = slopes.slope[k] + slopes.moving * F(step * pace.first) * mean / (root<F>(square * F(pace.second)) + F(1e-30));
     next = next >= least ? next : zero + least;  // also where it is NaN
     slopes.slope[k] = next > most ? zero + most : next;
 }

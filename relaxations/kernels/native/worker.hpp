@@ -21,7 +21,7 @@ class Worker {
 
     void run(int tile) {
         take(tile);
-        best = V<F>{} - F(INFINITY);
+        best = V<F>{} - F(INFINITY), moving = V<F>{} + F(1);
         Pace pace{first_step(), 1, 1};
         double mean = 1, square = 1;
         for (int round = 0;; ++round) {
@@ -152,7 +152,7 @@ class Worker {
     Slopes<F> slopes(int s) const {
         const int64_t size = int64_t(rows[s].channels) * rows[s].height * rows[s].width;
         V<F>* at = arena + job.slots[s].kept + size;
-        return {at, at + size, at + 2 * size, at + 3 * size};
+        return {at, at + size, at + 2 * size, at + 3 * size, moving};
     }
 
     // From the minimiser of each row to the values in front of every scalar op, whose slopes take a step.
@@ -226,7 +226,7 @@ class Worker {
     }
 
     // Whether every unit row's sign is known; given rows go on to the last round.
-    virtual bool settled() const {
+    virtual bool settled() {
         if (job.given) return false;
         for (int lane = 0; lane < count; ++lane)
             if (!(best[lane] >= 0) && !(best[LANES<F> / 2 + lane] >= 0)) return false;
@@ -239,6 +239,6 @@ class Worker {
     std::vector<Tap> scratch;
     std::vector<int32_t> unit_start;
     int32_t unit_channel[LANES<F>];
-    V<F> best;
+    V<F> best, moving;
     int box = 0, first = 0, count = 0;
 };
