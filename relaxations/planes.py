@@ -49,7 +49,7 @@ def offset(positive: Tensor, negative: Tensor, lower: Tensor, upper: Tensor) -> 
 
     def dot(rows: Tensor, values: Tensor) -> Tensor:
         if len(rows) > FEW_ROWS * rows.shape[1]:  # a product of small matrices for each box takes longer
-            return (rows * values.unsqueeze(1)).flatten(2).sum(2)
+            return flat(rows * values.unsqueeze(1), 2).sum(2)
         return torch.matmul(flat(rows, 2), flat(values, 1).unsqueeze(-1)).squeeze(-1)
 
     good_lower, good_upper = lower.isfinite(), upper.isfinite()

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from graphs import Graph
 from relaxations.kernels import tiles
-from relaxations.kernels.tiles import Entries, Region, TileSweep
+from relaxations.kernels.entries import Entries
+from relaxations.kernels.library import function
+from relaxations.kernels.tiles import Region, TileSweep
 
 FIRST_STEP = 0.55  # where nothing is known of the slopes, as in native/worker.hpp
 
@@ -133,6 +135,6 @@ class CaseSweep:
         made.last, made.last_beta = (x.data_ptr() for x in chosen)
         if start is not None:
             made.start, made.beta = (x.data_ptr() for x in start)
-        done = tiles.function("decide", dtype)(ctypes.byref(made), threads, ctypes.c_double(pace.seconds))
+        done = function("decide", dtype)(ctypes.byref(made), threads, ctypes.c_double(pace.seconds))
         del kept
         return Decided(low, slopes, bias, slot, entry, chosen, bool(done))

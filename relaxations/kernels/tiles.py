@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from graphs import Graph
-from relaxations.kernels.library import native
-from relaxations.kernels.program import Geometry, Program, Slot, Step, StepKind
-from relaxations.scalar.lines import STRETCHES, ScalarLines, Turns
+from relaxations.kernels.entries import Entries
+from relaxations.kernels.library import address, function, vector_bytes
+from relaxations.kernels.program import Program, Slot, Step, StepKind
+from relaxations.scalar.lines import STRETCHES
 
-_NAMES = {torch.float32: "float", torch.float64: "double"}
 _P, _I32, _I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 
 
@@ -55,63 +53,6 @@ class Job(ctypes.Structure):
         ("arena_size", _I64),
         *((name, _I32) for name in ("tiles", "rounds")),
     ]
-
-
-Choice = tuple[float, float] | Turns | None  # what lines an op may have instead of its own
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Which entries of a value count, pixel by pixel, for each box (or for all alike: a batch of one).
-
-    start (B, pixels + 1), channel and flat (B, size), all int32; lines (B, size) in the same order, or none: slope and
-    bias of the lower line, those of the upper line, and the range of slopes that the lower line may have instead; for
-    curved ops then what these four gain on the way to other lines, on one side and on the other.
-    `finite`: whether all slopes are; a product with a slope that is not could be lost among those that are left out.
-    """
-
-    start: Tensor
-    channel: Tensor
-    flat: Tensor
-    lines: tuple[Tensor, ...] = ()
-    finite: bool = True
-
-    @classmethod
-    def of(cls, relaxation: ScalarLines, geometry: Geometry, choice: Choice = None) -> Entries:
-        """The entries that the lines do not zero. Where the lines differ, the lower one may have any slope of a range;
-        of curved ops, both lines may turn as far as two others.
-        """
-        channels, area = geometry[0], geometry[1] * geometry[2]
-        like = relaxation.lower_slope
-        given = _fields(choice.own if isinstance(choice, Turns) else relaxation)
-        if isinstance(choice, Turns):
-            given += [None, None, *_gains(choice.own, choice.left), *_gains(choice.own, choice.right)]
-        elif choice is not None:
-            given += [torch.where(like != relaxation.upper_slope, end, like) for end in choice]
-        boxes = max(len(x) for x in given if x is not None)
-        held = [None if x is None else x.expand(boxes, *x.shape[1:]).contiguous() for x in given]
-        held += [None] * (6 - len(held))
-        index = [torch.empty(boxes, n, dtype=torch.int32) for n in (area + 1, channels * area, channels * area)]
-        lines = tuple(like.new_empty(boxes, channels * area) for _ in held)
-        sizes = map(_I64, (boxes, channels, area))
-        outputs = (*(_P(x.data_ptr()) for x in index), _pointers(lines))
-        finite = function("list", like.dtype)(*sizes, len(held), _pointers(held), *outputs)
-        return cls(index[0], index[1], index[2], lines, bool(finite))
-
-    def to(self, dtype: torch.dtype) -> Entries:
-        """The same lines in another precision, rounded to nearest."""
-        return replace(self, lines=tuple(line.to(dtype) for line in self.lines))
-
-    @staticmethod
-    @lru_cache(maxsize=64)
-    def all(geometry: Geometry) -> Entries:
-        """Every entry, without lines."""
-        channels, area = geometry[0], geometry[1] * geometry[2]
-        pixel = torch.arange(area, dtype=torch.int32)
-        channel = torch.arange(channels, dtype=torch.int32)
-        flat = channel * area + pixel[:, None]
-        start = torch.arange(0, channels * area + 1, channels, dtype=torch.int32)
-        return Entries(start[None], channel.repeat(area)[None], flat.reshape(1, -1))
 
 
 class Tiles(NamedTuple):
@@ -196,7 +137,7 @@ class TileSweep:
         if region.box is None:
             slopes, bias = low.new_empty(2, total, region.size), low.new_empty(2, total)
         index = entry.int()
-        job = Job(entries=_address(index), total=total, low=_address(low), high=_address(high))
+        job = Job(entries=address(index), total=total, low=address(low), high=address(high))
         return Found(low, high, slopes, bias, self._run(job, relaxed, tiles, region, (slopes, bias)))
 
     def rows(self, relaxed: Mapping[str, Entries], given: Tensor, boxes: int, region: Region) -> Found:
@@ -206,10 +147,10 @@ class TileSweep:
         low, bias = (given.new_empty(boxes, count) for _ in range(2))
         slopes = given.new_empty(boxes, count, region.size)
         job = Job(
-            given=_address(given),
+            given=address(given),
             given_stride=count if len(given) > 1 else 0,
             out_stride=count,
-            low=_address(low),
+            low=address(low),
         )
         tiles = Tiles.of_rows(boxes, count, self.dtype)
         return Found(low, low, slopes, bias, self._run(job, relaxed, tiles, region, (slopes, bias)))
@@ -224,9 +165,9 @@ class TileSweep:
     ) -> bool:
         threads = max(1, min(torch.get_num_threads(), len(tiles.box)))
         kept = self.fill(job, relaxed, region, threads)
-        job.box, job.first, job.count = map(_address, tiles)
+        job.box, job.first, job.count = map(address, tiles)
         job.tiles = len(tiles.box)
-        job.slopes, job.bias = map(_address, out)
+        job.slopes, job.bias = map(address, out)
         done = function("sweep", self.dtype)(ctypes.byref(job), threads, ctypes.c_double(region.seconds))
         del kept
         return bool(done)
@@ -241,10 +182,10 @@ class TileSweep:
         job.slots, job.ops = ctypes.addressof(slots), ctypes.addressof(self._ops)
         job.slot_count, job.op_count = len(slots), len(self.program.steps)
         job.at, job.input, job.size = self.program.at, self.program.input, region.size
-        job.arena, job.arena_size, job.rounds = _address(arena), room, region.rounds
+        job.arena, job.arena_size, job.rounds = address(arena), room, region.rounds
         box = [] if region.box is None else [x.contiguous() for x in region.box]
         if box:
-            job.center, job.radius = map(_address, box)
+            job.center, job.radius = map(address, box)
         return [slots, arena, *box]
 
     def _op(self, graph: Graph, step: Step) -> _Op:
@@ -298,54 +239,11 @@ def lanes(dtype: torch.dtype) -> int:
     return vector_bytes() // dtype.itemsize
 
 
-def vector_bytes() -> int:
-    """Size of a vector in the library (of 64 bytes where there is no library)."""
-    library = native().library
-    return 64 if library is None else int(library.vector_bytes())
-
-
-def available(dtype: torch.dtype) -> bool:
-    """Whether the native library is there and computes in this precision."""
-    return dtype in _NAMES and native().library is not None
-
-
-def _fields(lines: ScalarLines) -> list[Tensor | None]:
-    return [lines.lower_slope, lines.lower_bias, lines.upper_slope, lines.upper_bias]
-
-
-def _gains(own: ScalarLines, way: Sequence[ScalarLines]) -> Iterator[Tensor]:
-    """What slopes and biases gain on each stretch of a way; nothing where a line on either end is not known."""
-    for before, after in pairwise([_fields(line) for line in (own, *way)]):
-        for slope, bias in ((0, 1), (2, 3)):
-            gains = [_difference(after[i], before[i]) for i in (slope, bias)]
-            known = gains[0].isfinite() & gains[1].isfinite()
-            yield from (torch.where(known, gain, 0) for gain in gains)
-
-
-def _difference(a: Tensor | None, b: Tensor | None) -> Tensor:
-    if a is None:
-        return torch.zeros(()) if b is None else -b
-    return a if b is None else a - b
-
-
 def _slot(slot: Slot, entries: Entries) -> _Slot:
-    made = _Slot(*slot.geometry, *map(_address, (entries.start, entries.channel, entries.flat)))
+    made = _Slot(*slot.geometry, *map(address, (entries.start, entries.channel, entries.flat)))
     for i, line in enumerate(entries.lines):
         made.lines[i] = line.data_ptr()
     if len(entries.start) > 1:
         made.start_stride, made.entry_stride = entries.start.shape[1], entries.channel.shape[1]
     made.offset, made.kept = slot.offset, slot.kept
     return made
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    return (_P * len(tensors))(*map(_address, tensors))
-
-
-def function(name: str, dtype: torch.dtype) -> Any:
-    """A function of the library for a precision."""
-    return getattr(native().library, f"{name}_{_NAMES[dtype]}")

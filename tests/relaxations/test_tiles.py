@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from graphs import Graph, GraphBuilder
+from relaxations.kernels.entries import Entries
+from relaxations.kernels.library import available
 from relaxations.kernels.program import Program, StepKind, compile_sweep
-from relaxations.kernels.tiles import Entries, Tiles, TileSweep, available, lanes
+from relaxations.kernels.tiles import Tiles, TileSweep, lanes
 from relaxations.scalar.lines import ScalarLines
 from tests.verif.networks import residual
 from tests.verif.test_tiles import each_library as each_library, fast as fast

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from graphs import Graph, GraphBuilder
-from relaxations.kernels.tiles import available
+from relaxations.kernels.library import available
 from relaxations.sets import Box
 from verif.bounds import Engine, crown
 from verif.signs import STORE_BYTES, SignSearch

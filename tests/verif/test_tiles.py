@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
-from relaxations.kernels import library as library_module, tiles as tiles_module
+from relaxations.kernels import library as library_module
 from relaxations.kernels.build import fingerprint, library_path, targets
 from relaxations.kernels.library import Native
 from relaxations.sets import InputSet
@@ -43,7 +43,7 @@ def use(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made.verif_fingerprint.restype = ctypes.c_char_p
     if made.verif_fingerprint() != fingerprint().encode():
         pytest.skip("the native library is older than its sources")
-    monkeypatch.setattr(tiles_module, "native", lambda: Native(made, target))
+    monkeypatch.setattr(library_module, "native", lambda: Native(made, target))
 
 
 @pytest.fixture(params=targets())

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from graphs import Graph
 from relaxations.kernels.cases import CaseSweep
+from relaxations.kernels.entries import Choice, Entries
+from relaxations.kernels.library import available
 from relaxations.kernels.program import Geometry, compile_sweep
-from relaxations.kernels.tiles import Choice, Entries, Found, Region, Tiles, TileSweep, available
+from relaxations.kernels.tiles import Found, Region, Tiles, TileSweep
 from relaxations.rule import RULES, Call, Interval, Relaxation
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
