@@ -19,7 +19,7 @@ from relaxations.sets import InputSet
 from verif.bounds import NO_ROUNDS, Engine, Rounds
 from verif.errors import PropertyError
 from verif.operator_norms import OperatorNorm
-from verif.properties import Model, linear
+from verif.properties import linear
 from verif.query import Network, compile_query
 from verif.rounding import of_terms
 
@@ -76,3 +76,20 @@ class LocalNorm:
         """J (P, S, n) at points (P, n)."""
         (found,) = self.jacobian(points)
         return found
+
+
+def require_defined(f: Graph, region: InputSet, count: int = 64) -> None:
+    """PropertyError P115 where a value of the graph is NaN or infinite at a corner, the centre or a random point."""
+    box = region.box()
+    points = torch.cat([box.lower, box.upper, box.center, region.sample(count)[0]])
+    with torch.no_grad():
+        values = f.evaluate({f.inputs[0]: points}, [node.name for node in f])
+    for node in f:
+        if not bool(values[node.name].isfinite().all()):
+            raise PropertyError(
+                "P115",
+                f"'{node.op}' is not defined on all of the box",
+                where=f"node '{node.origin}'",
+                notes=["its value is NaN or infinite at some point"],
+                help="give a box inside the model's domain",
+            )

@@ -58,7 +58,7 @@ class Lipschitz:
 
 @dataclass(frozen=True)
 class Settings:
-    """How far to go: until `tolerance` of the gap, or `timeout` seconds (None: no limit); `boxes` is the most to bound."""
+    """How far to go: to `tolerance` of the gap, `timeout` seconds (None: no limit), or so many `boxes`."""
 
     timeout: float | None = 60.0
     tolerance: float = 1e-4
@@ -223,13 +223,10 @@ class Search:
     def ascended(self, points: Tensor) -> Tensor:
         """A step along the gradient of the norm, which is zero where the network is piecewise linear."""
         x = points.clone().requires_grad_()
-        size, direction = self.local.norm.at(self.local.matrices(x))
-        total = size.nan_to_num().sum()
-        if not total.requires_grad:
+        size, _ = self.local.norm.at(self.local.matrices(x))
+        if not size.requires_grad:
             return points
-        (slope,) = torch.autograd.grad(total, x, allow_unused=True)
-        if slope is None:
-            return points
+        (slope,) = torch.autograd.grad(size.nan_to_num().sum(), x, materialize_grads=True)
         step = 10.0 ** -(4 * torch.rand(len(points), 1, generator=self.random, dtype=torch.float64))
         return points + step * self.region.box().width * slope.nan_to_num().sign()
 

@@ -57,7 +57,8 @@ class OperatorNorm:
             return size.amax(-1)
         if (self.p, self.q) == (math.inf, 1):
             return size.sum(-1)
-        return torch.linalg.vector_norm(size, dim=-1)
+        length: Tensor = torch.linalg.vector_norm(size, dim=-1)
+        return length
 
     def of_entries(self, lower: Tensor, upper: Tensor) -> Tensor:
         """An upper bound (B,) of the norms of all matrices between two (B, S, n)."""
@@ -71,7 +72,7 @@ class OperatorNorm:
         return torch.fmin(found, self._centred(lower, upper))
 
     def _centred(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """|C| + |R| for the centre C, over all signs where these are few, and the radius R (inf where this is no way)."""
+        """|C| + |R| for the centre C, tried with all signs where these are few, and the radius R; else inf."""
         unknown = torch.full_like(lower[:, 0, 0], math.inf)
         if self.p == 1 or self.q == math.inf:
             return unknown
@@ -87,7 +88,8 @@ class OperatorNorm:
         radius = (high - centre).maximum(centre - low)
         sizes = torch.linalg.vector_norm(centre @ signs.T, q, dim=1).amax(1)
         spread = torch.linalg.vector_norm(radius.sum(2), q, dim=1)
-        return (sizes + spread) * (1 + 64 * low.shape[2] * torch.finfo(low.dtype).eps)
+        total: Tensor = (sizes + spread) * (1 + 64 * low.shape[2] * torch.finfo(low.dtype).eps)
+        return total
 
     def at(self, matrices: Tensor) -> tuple[Tensor, Tensor]:
         """Norms (B,) of matrices (B, S, n) and directions v (B, n) of l_p norm 1 with |M v|_q that large.
@@ -142,7 +144,8 @@ def spectral(lower: Tensor, upper: Tensor) -> Tensor:
     radius = (upper - centre).maximum(centre - lower)
     eps = 64 * max(lower.shape[-2:]) * torch.finfo(lower.dtype).eps
     exact = torch.linalg.matrix_norm(centre, 2) * (1 + eps)
-    return torch.minimum(exact + _perron(radius), _perron(lower.abs().maximum(upper.abs()))) * (1 + eps)
+    total: Tensor = torch.minimum(exact + _perron(radius), _perron(lower.abs().maximum(upper.abs()))) * (1 + eps)
+    return total
 
 
 def _perron(size: Tensor) -> Tensor:
@@ -152,4 +155,5 @@ def _perron(size: Tensor) -> Tensor:
         v = (gram @ v[..., None])[..., 0]
         v = v / v.amax(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
         v = v.clamp(min=1e-9)
-    return ((gram @ v[..., None])[..., 0] / v).amax(-1).clamp(min=0).sqrt()
+    size: Tensor = ((gram @ v[..., None])[..., 0] / v).amax(-1).clamp(min=0).sqrt()
+    return size

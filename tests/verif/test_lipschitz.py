@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-
-from graphs import Graph, GraphBuilder, UnsupportedError
-from relaxations.sets import Ball, Box
+from graphs import Graph, GraphBuilder
+from relaxations.sets import Box
 from verif.bounds import Engine
-from verif.errors import PropertyError
 from verif.jacobians import LocalNorm, flat_rows
 from verif.lipschitz import Settings, lipschitz
 from verif.lipschitz_baselines import fast_lip, product_of_norms, recur_jac
 from verif.networks import Networks
-from verif.operator_norms import OperatorNorm, spectral
+from verif.operator_norms import OperatorNorm
 
 NORMS = [OperatorNorm(p, q) for p in (1, 2, math.inf) for q in (1, 2, math.inf)]
 Sizes = tuple[int, ...]
