@@ -124,7 +124,8 @@ def _dual(rows: Tensor, p: float) -> Tensor:
     if p == math.inf:
         return torch.where(rows >= 0, 1.0, -1.0).to(rows)
     if p == 2:
-        return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+        length: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        return rows / length.clamp(min=torch.finfo(rows.dtype).tiny)
     place = rows.abs().argmax(-1, keepdim=True)
     return torch.zeros_like(rows).scatter(-1, place, torch.where(rows.gather(-1, place) >= 0, 1.0, -1.0).to(rows))
 
@@ -155,5 +156,5 @@ def _perron(size: Tensor) -> Tensor:
         v = (gram @ v[..., None])[..., 0]
         v = v / v.amax(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
         v = v.clamp(min=1e-9)
-    size: Tensor = ((gram @ v[..., None])[..., 0] / v).amax(-1).clamp(min=0).sqrt()
-    return size
+    least: Tensor = ((gram @ v[..., None])[..., 0] / v).amax(-1)
+    return least.clamp(min=0).sqrt()
