@@ -56,21 +56,30 @@ class LocalNorm:
         return jacobian(self.f)
 
     @cached_property
-    def engine(self) -> Engine:
-        """Bounds of the groups' sums."""
-        return Engine(self.norm.groups(self.jacobian))
+    def engines(self) -> list[tuple[str, Engine]]:
+        """Bounds of the groups' sums, for all rows together or one by one, with the names of J.
+
+        A sweep keeps rows of J apart on its way through linear layers, but not through convolutions.
+        """
+        count = self.f[self.f.outputs[0]].size
+        alone = not self.norm.by_columns and any(node.op.startswith("conv") for node in self.f)
+        graphs = [jacobian(self.f, row[None]) for row in torch.eye(count)] if alone else [self.jacobian]
+        return [(graph.outputs[0], Engine(self.norm.groups(graph))) for graph in graphs]
 
     def upper(self, region: InputSet, deadline: float = math.inf) -> Tensor:
         """An upper bound (B,) of the norm over each set: from linear bounds of the groups and from those of entries."""
-        engine = self.engine
-        count = engine.graph[engine.output].size
-        box = region.box()
+        parts = [self._bounds(name, engine, region, deadline) for name, engine in self.engines]
+        sums, lower, upper = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+        found = torch.fmin(self.norm.of_groups(sums), self.norm.of_entries(lower, upper))
+        return torch.where(found.isnan(), math.inf, found)
+
+    def _bounds(self, name: str, engine: Engine, region: InputSet, deadline: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Upper bounds (B, G) of the groups' sums, and bounds of the entries of J, each (B, S, n)."""
+        count, box = engine.graph[engine.output].size, region.box()
         found = engine.bound(region, -torch.eye(count, dtype=torch.float64), rounds=self.rounds, deadline=deadline)
         linear = of_terms(found, box.lower.detach(), box.upper.detach()) - found.lower
         sums = linear.minimum(found.intervals[engine.output].upper.reshape(len(linear), -1))
-        entries = found.intervals[self.jacobian.outputs[0]]
-        upper = torch.fmin(self.norm.of_groups(sums), self.norm.of_entries(*entries))
-        return torch.where(upper.isnan(), math.inf, upper)
+        return sums, *found.intervals[name]
 
     def matrices(self, points: Tensor) -> Tensor:
         """J (P, S, n) at points (P, n)."""
