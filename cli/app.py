@@ -9,7 +9,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env, Toml
 
 from cli.errors import UsageError
-from cli.options import Options, parse_networks
+from cli.options import LipschitzOptions, MonotoneOptions, Options, parse_networks
 from verif import __version__
 
 _ABOUT = """Verify a neural network: a model and a property in, a verdict that was proved or replayed out.
@@ -168,6 +168,36 @@ def replay(first: Path, second: Path, third: Path | None = None, /, *, network: 
     if third is None:
         return replay_file(parse_networks(network), first, second)
     return replay_file(first, second, third)
+
+
+@app.command
+def lipschitz(model: Path, /, *, options: LipschitzOptions) -> int:
+    """Bound the local Lipschitz constant around samples, from both sides: |f(x) - f(y)| <= L |x - y| near each.
+
+    Parameters
+    ----------
+    model
+        The model (.onnx).
+    """
+    from cli.slopes import lipschitz_around
+
+    options.check()
+    return lipschitz_around(model, options)
+
+
+@app.command
+def monotone(model: Path, /, *, options: MonotoneOptions) -> int:
+    """Decide whether an output never falls in some features, and never rises in others, anywhere in a box.
+
+    Parameters
+    ----------
+    model
+        The model (.onnx).
+    """
+    from cli.slopes import monotone_in
+
+    options.check()
+    return monotone_in(model, options)
 
 
 @app.command(name="--name", show=False)

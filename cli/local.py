@@ -31,7 +31,7 @@ def local(model: Path, property: Path | None, options: Options) -> int:
         from verif.networks import Networks
         from verif.properties import predictions
     network = Networks.of(model).load("")
-    samples = _samples(options.input, network)
+    samples = read_samples(options.input, network)
     if len(samples) > 1 and (options.json or options.counterexample):
         raise UsageError("C104", f"--json and --counterexample take one sample, {options.input} has {len(samples)}")
     run = _radius if options.eps is None else _decide
@@ -68,7 +68,7 @@ def _radius(network: Network, sample: Tensor, label: int, title: str, options: O
     return INTERRUPTED if found.interrupted else 0
 
 
-def _samples(path: Path, network: Network) -> Tensor:
+def read_samples(path: Path, network: Network) -> Tensor:
     """Samples of the network's size, (D, n)."""
     import numpy as np
 

@@ -72,6 +72,56 @@ class Options:
                 )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LipschitzOptions:
+    """Flags of `verify lipschitz`."""
+
+    input: Path
+    "Samples (.npy), one or several."
+    eps: float
+    "Radius around the samples."
+    norm: Literal["inf", "2", "1"] = "inf"
+    "The norm of the inputs, in which the radius is measured too."
+    output_norm: Literal["inf", "2", "1"] = "inf"
+    "The norm of the outputs."
+    margins: Annotated[bool, Parameter(negative=())] = False
+    "Of the model's own label's output minus each other one, instead of the outputs."
+    timeout: float = 10.0
+    "Seconds for each sample; the bounds close in as long as there is time."
+    seed: int = 0
+    "Seed of every random choice."
+
+    def check(self) -> None:
+        """Raise UsageError where a value makes no sense."""
+        Options(timeout=self.timeout, input=self.input, eps=self.eps).check()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MonotoneOptions:
+    """Flags of `verify monotone`."""
+
+    box: Path
+    "The box (.csv): a line for each input number, in order, name,lower,upper."
+    increasing: str = ""
+    "Features in which the output must never fall: names of the box, with commas."
+    decreasing: str = ""
+    "Features in which the output must never rise."
+    output: int = 0
+    "Which output."
+    timeout: float = 60.0
+    "Seconds for each feature."
+    seed: int = 0
+    "Seed of every random choice."
+
+    def check(self) -> None:
+        """Raise UsageError where a value makes no sense."""
+        Options(timeout=self.timeout).check()
+        if not (self.increasing or self.decreasing):
+            raise UsageError("C104", "name at least one feature", help="--increasing age,debt --decreasing income")
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 

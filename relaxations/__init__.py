@@ -2,6 +2,7 @@
 
 from relaxations import (
     affine as affine,
+    clarke as clarke,
     matmul as matmul,
     maximum as maximum,
     normalisers as normalisers,

@@ -56,6 +56,16 @@ def _conv(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
     return (back.unflatten(0, flat.shape[:2]),)
 
 
+def _conv_transpose(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
+    a, weight, space = call.attrs, call.params["weight"], shapes[0][2:]
+    run = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(a["stride"])]
+    stride, padding, dilation = tuple(a["stride"]), tuple(a["padding"]), tuple(a["dilation"])
+    back: Tensor = run(flat.flatten(0, 1), weight, None, stride, padding, dilation, a.get("groups", 1))
+    for axis, size in enumerate(space):  # output padding may be as large as a stride
+        back = back.narrow(axis + 2, 0, size)
+    return (back.unflatten(0, flat.shape[:2]),)
+
+
 def _unread(
     space: Sequence[int], padding: Sequence[int], extents: Sequence[int], stride: Sequence[int]
 ) -> tuple[int, ...]:
@@ -159,6 +169,7 @@ def _mean(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
 TRANSPOSES: dict[str, Transpose] = {
     "linear": _linear,
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "scale": _scale,
     "concat": _concat,
     "slice": _slice,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from graphs.errors import VerifError as VerifError
     from graphs.onnx import load as load
     from relaxations.sets import Ball as Ball, Box as Box
+    from verif.lipschitz import Lipschitz as Lipschitz, lipschitz as lipschitz
+    from verif.monotone import Monotone as Monotone, monotone as monotone
     from verif.properties import linear as linear, output_range as output_range, robustness as robustness
     from verif.query import Query as Query
     from verif.radius import Radius as Radius, radius as radius
@@ -28,13 +30,17 @@ _PUBLIC = {
     "Ball": "relaxations.sets",
     "Box": "relaxations.sets",
     "Counterexample": "verif.verify",
+    "Lipschitz": "verif.lipschitz",
+    "Monotone": "verif.monotone",
     "Query": "verif.query",
     "Radius": "verif.radius",
     "Result": "verif.verify",
     "Verdict": "verif.verdict",
     "VerifError": "graphs.errors",
     "linear": "verif.properties",
+    "lipschitz": "verif.lipschitz",
     "load": "graphs.onnx",
+    "monotone": "verif.monotone",
     "output_range": "verif.properties",
     "radius": "verif.radius",
     "robustness": "verif.properties",

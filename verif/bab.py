@@ -256,7 +256,8 @@ class Search:
         open_clause = (gaps <= 0).flatten(1).to(weight.dtype)
         weight.scatter_add_(1, atoms.flatten(1), open_clause)
         slopes = (result.slopes if result.steep is None else result.steep).abs()
-        slopes = slopes.clamp(min=0.01 * slopes.amax(-1, keepdim=True))
+        least = (0.01 * slopes.amax(-1, keepdim=True)).clamp(min=torch.finfo(slopes.dtype).tiny)
+        slopes = slopes.clamp(min=least)  # where no line depends on the input, the widest axis is cut
         return torch.einsum("bs,bsn->bn", weight, slopes)
 
     def clip(self, domains: Domains, result: Pass) -> tuple[Domains, Tensor]:

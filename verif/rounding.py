@@ -16,7 +16,7 @@ from verif.bounds import Pass
 TERMS = 128.0  # a float bound counts only beyond this many units in the last place of its terms
 NOISE = 64.0  # and beyond this many times the largest error of the network's own values
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
-JUMPS = {"sign", "floor", "ceil", "round", "trunc", "step", "is_zero", "arg_max"}
+JUMPS = {"sign", "floor", "ceil", "round", "trunc", "step", "is_zero", "arg_max", "clarke"}
 
 
 def jumps(graph: Graph) -> bool:

@@ -1,6 +1,7 @@
 """Scalar ops: one input, applied entry by entry, relaxed by two lines per entry."""
 
 from relaxations.scalar import (
+    bells as bells,
     bent as bent,
     convex as convex,
     gates as gates,

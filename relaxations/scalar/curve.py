@@ -22,7 +22,6 @@ from relaxations.scalar.rule import ScalarRule
 from relaxations.scalar.solve import root, where_needed
 
 CHORDS = 8  # by which the slopes at the ends of an envelope are found: any slopes are sound
-CONTACT_STEPS = 6  # of a contact without a closed form: slopes may be a little off, intercepts are exact for any
 
 
 class CurveRule(ScalarRule):
@@ -35,7 +34,7 @@ class CurveRule(ScalarRule):
     """
 
     slope_noise: float = 0.0  # absolute error of f', in units of eps, beside the relative one
-    contact_steps: int = 6  # of Newton's method, where f' has an inverse
+    contact_steps: int = 6  # of a contact: slopes may be a little off, intercepts are exact for any
     kinked: bool = False  # whether f has kinks: a line through one need not be a tangent
     reach: float = math.inf  # beyond it f is so straight that contacts there are not told apart
 
@@ -234,7 +233,7 @@ class CurveRule(ScalarRule):
                 return towards * passed / (reach * reach).clamp(min=torch.finfo(x.dtype).tiny)
 
             left, right_end = (x.clamp(-self.reach, self.reach) for x in (start, end))
-            x = root(above, left, right_end, CONTACT_STEPS).x
+            x = root(above, left, right_end, self.contact_steps).x
             return torch.where(x <= left, start, torch.where(x >= right_end, end, x))
         x = torch.where(right, end, start)
         for _ in range(self.contact_steps):  # Newton's method on the slope: secants, from one side after the first

@@ -14,6 +14,7 @@ from graphs import Graph
 from graphs.ir import INPUT
 from relaxations import slab_pulls, windows
 from relaxations.affine import AffineRelaxation
+from relaxations.planes import ConstantPlanes
 from relaxations.rule import Relaxation
 from relaxations.selections import Selection
 from relaxations.slabs import Slab
@@ -66,6 +67,9 @@ class Sweep:
         if self.both and not isinstance(relaxation, AffineRelaxation):
             self._negate()
         rows = self.terms.pop(name)
+        if isinstance(relaxation, ConstantPlanes):  # rows end here
+            self.bias = self.bias + self._pull(relaxation, self._dense(name, rows))[1]
+            return
         pulled = self._short_cut(name, relaxation, rows)
         parts, bias = self._pull(relaxation, self._dense(name, rows)) if pulled is None else pulled
         self.bias = self.bias + bias

@@ -1,0 +1,156 @@
+"""Questions about derivatives: local Lipschitz constants and monotonicity."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli import files
+from cli.decide import INTERRUPTED, importing, stem, worst
+from cli.errors import UsageError
+from cli.local import read_samples
+from cli.options import LipschitzOptions, MonotoneOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from verif.lipschitz import Lipschitz
+    from verif.monotone import Monotone
+    from verif.query import Network
+
+
+def lipschitz_around(model: Path, options: LipschitzOptions) -> int:
+    """`verify lipschitz MODEL.onnx --input x.npy --eps E`: bounds claim no more than they prove, so it exits 0."""
+    files.require(model)
+    files.require(options.input)
+    with importing():
+        from relaxations.sets import Ball, Box
+        from verif.lipschitz import Settings, lipschitz
+        from verif.networks import Networks
+    import torch
+
+    network = Networks.of(model).load("")
+    samples = read_samples(options.input, network)
+    settings = Settings(timeout=options.timeout, seed=options.seed)
+    for number, sample in enumerate(samples):
+        radius = torch.full((1,), options.eps, dtype=torch.float64)
+        ball = Ball(sample[None], radius, float(options.norm))
+        region = Box(*_ends(sample, options.eps)) if options.norm == "inf" else ball
+        rows = _margins(network, sample) if options.margins else None
+        norms = float(options.norm), float(options.output_norm)
+        found = lipschitz(network, region, *norms, rows=rows, settings=settings)
+        name = f"{stem(options.input)}[{number}]" if len(samples) > 1 else stem(options.input)
+        print(_line(found, f"{stem(model)} x {name}, eps {options.eps:g}"), flush=True)
+        if found.interrupted:
+            return INTERRUPTED
+    return 0
+
+
+def _ends(sample: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return sample[None] - eps, sample[None] + eps
+
+
+def _margins(network: Network, sample: Tensor) -> Tensor:
+    """Rows e_label - e_j for every other j."""
+    import torch
+
+    from verif.properties import predictions
+
+    (label,), size = predictions(network, sample), network.graph[network.graph.outputs[0]].size
+    rows = -torch.eye(size, dtype=torch.float64)
+    rows[:, label] += 1.0
+    return torch.cat([rows[:label], rows[label + 1 :]])
+
+
+def _line(found: Lipschitz, title: str) -> str:
+    gap = "" if math.isinf(found.gap) else f"   gap {found.gap:.1%}"
+    boxes = f"{found.boxes:,}".replace(",", " ") + (" domain" if found.boxes == 1 else " domains")
+    return (
+        f"LIPSCHITZ {title}   at least {found.lower:.5g}   at most {found.upper:.5g}{gap}   {boxes}   "
+        f"{found.seconds:.2f} s"
+    )
+
+
+def monotone_in(model: Path, options: MonotoneOptions) -> int:
+    """`verify monotone MODEL.onnx --box box.csv --increasing age,debt`: a verdict for each feature."""
+    files.require(model)
+    files.require(options.box)
+    names, lower, upper = read_box(options.box)
+    signs = {
+        1: _positions(options.increasing, names, options.box),
+        -1: _positions(options.decreasing, names, options.box),
+    }
+    both = set(signs[1]) & set(signs[-1])
+    if both:
+        raise UsageError("C104", f"feature '{names[min(both)]}' cannot be increasing and decreasing")
+    with importing():
+        from relaxations.sets import Box
+        from verif.monotone import Budget, monotone
+    import torch
+
+    box = Box(torch.tensor([lower], dtype=torch.float64), torch.tensor([upper], dtype=torch.float64))
+    budget = Budget(options.timeout, options.seed)
+    results = monotone(model, box, increasing=signs[1], decreasing=signs[-1], output=options.output, budget=budget)
+    for result in results:
+        print(_feature(result, names, stem(model)), flush=True)
+    if any(result.reason == "interrupted" for result in results):
+        return INTERRUPTED
+    return worst([result.verdict.exit_code for result in results])
+
+
+def _feature(result: Monotone, names: list[str], title: str) -> str:
+    way, name = "increasing" if result.sign > 0 else "decreasing", names[result.feature]
+    parts = [f"{result.verdict.name:<8}  {title} {way} in {name}"]
+    if result.pair is not None and result.outputs is not None:
+        parts.append("a pair of points replayed")
+    elif result.share < 1:
+        parts.append(f"proved on {result.share:.1%} of the box")
+    lines = ["   ".join([*parts, f"{result.seconds:.2f} s"])]
+    if result.pair is not None and result.outputs is not None:
+        for point, output in zip(result.pair, result.outputs, strict=True):
+            shown = ", ".join(f"{n}={value:.6g}" for n, value in zip(names, point.tolist(), strict=True))
+            lines.append(f"  output {output:.7g}   at {shown}")
+    elif result.reason:
+        lines.append(f"  because  {result.reason}")
+    return "\n".join(lines)
+
+
+def read_box(path: Path) -> tuple[list[str], list[float], list[float]]:
+    """Names and ends of a box, a line name,lower,upper for each input number (a head line is skipped)."""
+    rows: list[tuple[str, float, float]] = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            cells = [cell.strip() for cell in row]
+            if not any(cells) or (number == 1 and cells[1:] == ["lower", "upper"]):
+                continue
+            try:
+                name, low, high = cells[0], float(cells[1]), float(cells[2])
+            except (IndexError, ValueError):
+                raise UsageError("C115", "a line of a box is name,lower,upper", where=f"{path}:{number}") from None
+            if not (len(cells) == 3 and math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise UsageError("C115", f"'{name}' needs two finite numbers, lower <= upper", where=f"{path}:{number}")
+            if name in [held for held, _, _ in rows]:
+                raise UsageError("C115", f"feature '{name}' comes twice", where=f"{path}:{number}")
+            rows.append((name, low, high))
+    if not rows:
+        raise UsageError(
+            "C115", "this box has no lines", where=str(path), help="name,lower,upper for each input number"
+        )
+    names, lower, upper = zip(*rows, strict=True)
+    return list(names), list(lower), list(upper)
+
+
+def _positions(given: str, names: list[str], path: Path) -> list[int]:
+    """Positions of features from their names, or C116."""
+    from difflib import get_close_matches
+
+    found = []
+    for name in filter(None, (part.strip() for part in given.split(","))):
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the box has {', '.join(names)}"
+            raise UsageError("C116", f"the box has no feature '{name}'", where=str(path), help=hint)
+        found.append(names.index(name))
+    return found

@@ -1,0 +1,104 @@
+"""Jacobians of a user's network as graphs with one flat input, and their bounds over boxes and values at points.
+
+Shape letters: B boxes, P points, S rows, n input numbers (all inputs of the network, flat, in order), G groups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from graphs.derivatives import jacobian
+from relaxations.sets import InputSet
+from verif.bounds import NO_ROUNDS, Engine, Rounds
+from verif.errors import PropertyError
+from verif.operator_norms import OperatorNorm
+from verif.properties import linear
+from verif.query import Network, compile_query
+from verif.rounding import of_terms
+
+
+def flat_rows(network: Network, rows: Any = None) -> Graph:
+    """The graph from the flat input (n,) to rows . output (S,), in float64; `rows` (S, m) default to every output."""
+    graph = network.graph
+    n, m = sum(graph[name].size for name in graph.inputs), graph[graph.outputs[0]].size
+    weight = torch.eye(m, dtype=torch.float64) if rows is None else torch.as_tensor(rows, dtype=torch.float64)
+    if weight.dim() != 2 or weight.shape[1] != m:
+        raise PropertyError("P112", f"rows must be a matrix with {m} columns, it has the shape {list(weight.shape)}")
+    if set(map(str, _types(graph))) - {"float16", "float32", "float64"}:
+        raise PropertyError("P113", f"a derivative needs inputs of floating-point type, not {_types(graph)[0]}")
+    network = Network(network.name, graph.to(torch.float64), network.source)
+    zeros = torch.zeros(n, dtype=torch.float64)
+    return compile_query(linear(network, zeros, zeros, weight, 0.0), network).graph.to(torch.float64)
+
+
+def _types(graph: Graph) -> list[str]:
+    return [str(graph[name].attrs.get("dtype", "float32")) for name in graph.inputs]
+
+
+@dataclass(frozen=True)
+class LocalNorm:
+    """An operator norm of the Jacobian of f, a graph from (n,) to (S,) in float64."""
+
+    f: Graph
+    norm: OperatorNorm
+    rounds: Rounds = NO_ROUNDS
+
+    @cached_property
+    def jacobian(self) -> Graph:
+        """J (S, n)."""
+        return jacobian(self.f)
+
+    @cached_property
+    def engines(self) -> list[tuple[str, Engine]]:
+        """Bounds of the groups' sums, for all rows together or one by one, with the names of J.
+
+        A sweep keeps rows of J apart on its way through linear layers, but not through convolutions.
+        """
+        count = self.f[self.f.outputs[0]].size
+        alone = not self.norm.by_columns and any(node.op.startswith("conv") for node in self.f)
+        graphs = [jacobian(self.f, row[None]) for row in torch.eye(count)] if alone else [self.jacobian]
+        return [(graph.outputs[0], Engine(self.norm.groups(graph))) for graph in graphs]
+
+    def upper(self, region: InputSet, deadline: float = math.inf) -> Tensor:
+        """An upper bound (B,) of the norm over each set: from linear bounds of the groups and from those of entries."""
+        parts = [self._bounds(name, engine, region, deadline) for name, engine in self.engines]
+        sums, lower, upper = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+        found = torch.fmin(self.norm.of_groups(sums), self.norm.of_entries(lower, upper))
+        return torch.where(found.isnan(), math.inf, found)
+
+    def _bounds(self, name: str, engine: Engine, region: InputSet, deadline: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Upper bounds (B, G) of the groups' sums, and bounds of the entries of J, each (B, S, n)."""
+        count, box = engine.graph[engine.output].size, region.box()
+        found = engine.bound(region, -torch.eye(count, dtype=torch.float64), rounds=self.rounds, deadline=deadline)
+        linear = of_terms(found, box.lower.detach(), box.upper.detach()) - found.lower
+        sums = linear.minimum(found.intervals[engine.output].upper.reshape(len(linear), -1))
+        return sums, *found.intervals[name]
+
+    def matrices(self, points: Tensor) -> Tensor:
+        """J (P, S, n) at points (P, n)."""
+        (found,) = self.jacobian(points)
+        return found
+
+
+def require_defined(f: Graph, region: InputSet, count: int = 64) -> None:
+    """PropertyError P115 where a value of the graph is NaN or infinite at a corner, the centre or a random point."""
+    box = region.box()
+    points = torch.cat([box.lower, box.upper, box.center, region.sample(count)[0]])
+    with torch.no_grad():
+        values = f.evaluate({f.inputs[0]: points}, [node.name for node in f])
+    for node in f:
+        if not bool(values[node.name].isfinite().all()):
+            raise PropertyError(
+                "P115",
+                f"'{node.op}' is not defined on all of the box",
+                where=f"node '{node.origin}'",
+                notes=["its value is NaN or infinite at some point"],
+                help="give a box inside the model's domain",
+            )
