@@ -114,18 +114,15 @@ class Engine:
         backward: bool = True,
         rounds: Rounds = NO_ROUNDS,
         deadline: float = math.inf,
-        known: Mapping[str, Interval] | None = None,
     ) -> Pass:
         """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`.
 
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
-        `known`: intervals (B, *N) that values of nodes are to be bounded in, as where branch-and-bound has split them.
         With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP).
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
         state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
-        state.known = known or {}
         state.seed()
         for node in self.graph:
             if node.op != INPUT:
@@ -156,7 +153,6 @@ class _State:
         self.forward: dict[str, Affine] = {}
         self.swept: set[str] = set()
         self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds, intervals)
-        self.known: Mapping[str, Interval] = {}
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
 
@@ -183,7 +179,7 @@ class _State:
         interval = rule.interval(call, inputs)
         if engine.source in self.forward:
             interval = self.push(name, relaxation, interval)
-        self.intervals[name] = _meet(interval, *self.known[name]) if name in self.known else interval
+        self.intervals[name] = interval
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; its interval met with what the linear bounds say."""
