@@ -52,7 +52,7 @@ def test_each_bound_is_tighter_than_the_older_one_and_above_samples(norm: Operat
     one = local(graph, norm)
     bounds = [
         float(norm.at(one.matrices(box.sample(500)[0]))[0].max()),
-        float(one.upper(box)),
+        float(one.upper(box)[0]),
         recur_jac(graph, box, norm),
         fast_lip(graph, box, norm),
         product_of_norms(graph, norm),
