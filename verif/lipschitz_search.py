@@ -115,12 +115,10 @@ class Search:
         children = self.children(parents)
         if len(children):
             within = self.kinks.within(children.sides)
-            bound, found = self.local.upper(self.met(children.box), within, self.deadline)
+            bound, _ = self.local.upper(self.met(children.box), within, self.deadline)
             self.done += len(bound)
             children = Parts(children.lower, children.upper, children.sides, bound.minimum(children.bound))
-            decided = ~self.kinks.open(found.intervals).any(1) if self.kinks.count else None
             children = children.take(children.bound > -math.inf)
-            del decided
         self.open = Parts.join([rest, children])
         self.climb()
 
