@@ -1,4 +1,4 @@
-"""Local Lipschitz constants: between sampled Jacobians and older bounds, and exact on networks that can be enumerated."""
+"""Local Lipschitz constants: between samples and older bounds, exact on networks that can be enumerated."""
 
 from __future__ import annotations
 
@@ -213,11 +213,11 @@ def test_bad_input() -> None:
         lipschitz(root, box)
     with pytest.raises(UnsupportedError, match="G301"):
         lipschitz(jump, box)
-    with pytest.raises(PropertyError, match="P112.*norms must be 1, 2 or inf"):
+    with pytest.raises(PropertyError, match=r"P112.*norms must be 1, 2 or inf"):
         lipschitz(root, box, input_norm=3)
     with pytest.raises(PropertyError, match="P104"):
         lipschitz(root, around(3, 0.1))
-    with pytest.raises(PropertyError, match="P112.*rows must be a matrix with 2 columns"):
+    with pytest.raises(PropertyError, match=r"P112.*rows must be a matrix with 2 columns"):
         lipschitz(root, box, rows=torch.eye(3))
     with pytest.raises(PropertyError, match="P114"):
         fast_lip(root, box, NORMS[0])
