@@ -6,6 +6,7 @@ Shape letters: B boxes, P points, S rows, n input numbers (all inputs of the net
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.derivatives import jacobian
+from relaxations import Interval
 from relaxations.sets import InputSet
-from verif.bounds import NO_ROUNDS, Engine, Rounds
+from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.errors import PropertyError
+from verif.kinks import Kinks
 from verif.operator_norms import OperatorNorm
 from verif.properties import linear
 from verif.query import Network, compile_query
@@ -66,20 +69,36 @@ class LocalNorm:
         graphs = [jacobian(self.f, row[None]) for row in torch.eye(count)] if alone else [self.jacobian]
         return [(graph.outputs[0], Engine(self.norm.groups(graph))) for graph in graphs]
 
-    def upper(self, region: InputSet, deadline: float = math.inf) -> Tensor:
-        """An upper bound (B,) of the norm over each set: from linear bounds of the groups and from those of entries."""
-        parts = [self._bounds(name, engine, region, deadline) for name, engine in self.engines]
-        sums, lower, upper = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
-        found = torch.fmin(self.norm.of_groups(sums), self.norm.of_entries(lower, upper))
-        return torch.where(found.isnan(), math.inf, found)
+    @cached_property
+    def kinks(self) -> Kinks:
+        """The kinks whose sides may be chosen."""
+        return Kinks.of(self.engines[0][1].graph)
 
-    def _bounds(self, name: str, engine: Engine, region: InputSet, deadline: float) -> tuple[Tensor, Tensor, Tensor]:
+    def upper(
+        self, region: InputSet, within: Mapping[str, Interval] | None = None, deadline: float = math.inf
+    ) -> tuple[Tensor, Pass]:
+        """An upper bound (B,) of the norm over each set, or the part of it `within` limits, and a pass that it is from.
+
+        From linear bounds of the groups and from those of entries; -inf where no part of a set is left.
+        """
+        limits = {} if within is None else within
+        parts = [self._bounds(*one, region, limits, deadline) for one in self.engines]
+        sums, lower, upper = (torch.cat(tensors, 1) for tensors in zip(*(part[:3] for part in parts), strict=True))
+        found = torch.fmin(self.norm.of_groups(sums), self.norm.of_entries(lower, upper))
+        found = torch.where(found.isnan(), math.inf, found)
+        empty = torch.stack([part[3].part.empty for part in parts if part[3].part is not None]).any(0)
+        return torch.where(empty, -math.inf, found), parts[0][3]
+
+    def _bounds(
+        self, name: str, engine: Engine, region: InputSet, within: Mapping[str, Interval], deadline: float
+    ) -> tuple[Tensor, Tensor, Tensor, Pass]:
         """Upper bounds (B, G) of the groups' sums, and bounds of the entries of J, each (B, S, n)."""
         count, box = engine.graph[engine.output].size, region.box()
-        found = engine.bound(region, -torch.eye(count, dtype=torch.float64), rounds=self.rounds, deadline=deadline)
+        rows = -torch.eye(count, dtype=torch.float64)
+        found = engine.bound(region, rows, rounds=self.rounds, deadline=deadline, within=within)
         linear = of_terms(found, box.lower.detach(), box.upper.detach()) - found.lower
         sums = linear.minimum(found.intervals[engine.output].upper.reshape(len(linear), -1))
-        return sums, *found.intervals[name]
+        return sums, *found.intervals[name], found
 
     def matrices(self, points: Tensor) -> Tensor:
         """J (P, S, n) at points (P, n)."""

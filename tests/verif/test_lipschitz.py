@@ -1,4 +1,4 @@
-"""Local Lipschitz constants: between sampled Jacobians and older bounds, and exact on networks that can be enumerated."""
+"""Local Lipschitz constants: between samples and older bounds, exact on networks that can be enumerated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from graphs import Graph, GraphBuilder
-from relaxations.sets import Box
+from graphs import Graph, GraphBuilder, UnsupportedError
+from relaxations.sets import Ball, Box
 from verif.bounds import Engine
+from verif.errors import PropertyError
 from verif.jacobians import LocalNorm, flat_rows
 from verif.lipschitz import Settings, lipschitz
 from verif.lipschitz_baselines import fast_lip, product_of_norms, recur_jac
 from verif.networks import Networks
-from verif.operator_norms import OperatorNorm
+from verif.operator_norms import OperatorNorm, spectral
 
 NORMS = [OperatorNorm(p, q) for p in (1, 2, math.inf) for q in (1, 2, math.inf)]
 Sizes = tuple[int, ...]
@@ -52,7 +53,7 @@ def test_each_bound_is_tighter_than_the_older_one_and_above_samples(norm: Operat
     one = local(graph, norm)
     bounds = [
         float(norm.at(one.matrices(box.sample(500)[0]))[0].max()),
-        float(one.upper(box)),
+        float(one.upper(box)[0]),
         recur_jac(graph, box, norm),
         fast_lip(graph, box, norm),
         product_of_norms(graph, norm),
@@ -126,8 +127,97 @@ def enumerated(graph: Graph, box: Box, norm: OperatorNorm) -> float:
 @pytest.mark.parametrize("norm", NORMS, ids=str)
 def test_the_exact_constant_of_tiny_networks(norm: OperatorNorm) -> None:
     graph, box = mlp((2, 5, 4, 2), 1), around(2, 0.5)
+    assert_exact(graph, box, norm)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_exact_constant_of_other_tiny_networks(seed: int) -> None:
+    sizes = ((3, 6, 2), (2, 4, 4, 3), (1, 6, 3, 1), (3, 4, 3, 2), (2, 3, 3, 3, 1), (4, 5, 2))[seed]
+    assert_exact(mlp(sizes, seed), around(sizes[0], 0.8, seed), OperatorNorm(math.inf, math.inf))
+
+
+def assert_exact(graph: Graph, box: Box, norm: OperatorNorm) -> None:
     exact = enumerated(graph, box, norm)
-    found = lipschitz(graph, box, norm.p, norm.q, settings=Settings(timeout=20))
-    assert found.lower <= exact * (1 + 1e-9)
-    assert found.lower == pytest.approx(exact, rel=1e-4)
-    assert found.upper == pytest.approx(exact, rel=1e-4)
+    found = lipschitz(graph, box, norm.p, norm.q, settings=Settings(timeout=60))
+    assert exact * (1 - 1e-4) <= found.lower <= exact * (1 + 1e-9)
+    assert exact * (1 - 1e-9) <= found.upper <= exact * (1 + 1e-4)
+
+
+def test_the_bounds_close_in_and_the_pair_shows_the_lower_one() -> None:
+    graph, box, events = mlp((6, 12, 12, 4), 3), around(6, 0.3), []
+    found = lipschitz(graph, box, settings=Settings(timeout=None, boxes=500, tolerance=0.0, on_event=events.append))
+    assert [e.upper for e in events] == sorted((e.upper for e in events), reverse=True)
+    assert [e.lower for e in events] == sorted(e.lower for e in events)
+    assert found.lower <= found.upper < found.first and events[-1].upper == found.upper
+    assert box.contains(found.pair[None]).all()
+    first, second = (graph(x[None])[0] for x in found.pair)
+    quotient = (first - second).abs().max() / (found.pair[0] - found.pair[1]).abs().max()
+    assert float(quotient) == pytest.approx(found.lower, rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_a_ball_is_smaller_than_its_box(norm: float) -> None:
+    graph, box = mlp((5, 10, 10, 3), 2), around(5, 0.4)
+    ball = Ball(box.center, torch.tensor([0.4], dtype=torch.float64), norm)
+    settings = Settings(timeout=None, boxes=300)
+    inner, outer = (lipschitz(graph, region, norm, 2, settings=settings) for region in (ball, box))
+    assert inner.lower <= outer.upper and inner.first <= outer.first * (1 + 1e-9)
+    assert ball.contains(inner.pair[None]).all()
+
+
+def test_rows_of_margins() -> None:
+    graph, box = mlp((4, 8, 3), 5), around(4, 0.2)
+    rows = torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
+    settings = Settings(timeout=20)
+    both = lipschitz(graph, box, rows=rows, settings=settings)
+    each = [lipschitz(graph, box, rows=row[None], settings=settings) for row in rows]
+    assert both.upper == pytest.approx(max(one.upper for one in each), rel=1e-3)
+
+
+def test_convolutions_and_pooling() -> None:
+    random = torch.Generator().manual_seed(0)
+    builder = GraphBuilder()
+    x = builder.input("image", (1, 1, 6, 6))
+    space = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
+    value = builder.add("conv", [x], {"weight": torch.randn(2, 1, 3, 3, generator=random)}, space)
+    value = builder.add(
+        "max_pool",
+        [builder.add("relu", [value])],
+        attrs={**space, "kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)},
+    )
+    value = builder.add("reshape", [value], attrs={"shape": (1, 18)})
+    graph = builder.build([builder.add("linear", [value], {"weight": torch.randn(2, 18, generator=random)})])
+    found = lipschitz(graph, around(36, 0.05), settings=Settings(timeout=None, boxes=40))
+    assert 0 < found.lower <= found.upper <= found.first < 2 * found.lower
+
+
+def test_the_spectral_bound_is_sound_and_exact_for_one_matrix() -> None:
+    random = torch.Generator().manual_seed(0)
+    centre = torch.randn(20, 4, 6, generator=random, dtype=torch.float64)
+    exact = torch.linalg.matrix_norm(centre, 2)
+    torch.testing.assert_close(spectral(centre, centre), exact)
+    radius = torch.rand(20, 4, 6, generator=random, dtype=torch.float64)
+    bound = spectral(centre - radius, centre + radius)
+    for _ in range(50):
+        inside = centre + radius * torch.randn(20, 4, 6, generator=random, dtype=torch.float64).sign()
+        assert (torch.linalg.matrix_norm(inside, 2) <= bound).all()
+
+
+def test_bad_input() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", (2,))
+    root = builder.build([builder.add("sqrt", [x], origin="/head/Sqrt")])
+    jump = builder.build([builder.add("arg_max", [x], attrs={"axis": 0, "keepdims": True}, origin="/head/ArgMax")])
+    box = Box(torch.tensor([[-1.0, 1.0]]), torch.tensor([[1.0, 2.0]]))
+    with pytest.raises(PropertyError, match=r"P115.*'sqrt' is not defined on all of the box"):
+        lipschitz(root, box)
+    with pytest.raises(UnsupportedError, match="G301"):
+        lipschitz(jump, box)
+    with pytest.raises(PropertyError, match=r"P112.*norms must be 1, 2 or inf"):
+        lipschitz(root, box, input_norm=3)
+    with pytest.raises(PropertyError, match="P104"):
+        lipschitz(root, around(3, 0.1))
+    with pytest.raises(PropertyError, match=r"P112.*rows must be a matrix with 2 columns"):
+        lipschitz(root, box, rows=torch.eye(3))
+    with pytest.raises(PropertyError, match="P114"):
+        fast_lip(root, box, NORMS[0])

@@ -25,6 +25,7 @@ from relaxations.kernels.tiles import TileSweep
 from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
+from verif.bounds.part import Part
 from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Given, Sweep
 from verif.bounds.tiles import NO_ROUNDS, Rounds, TilePass, TilePrograms, lower_slopes
@@ -49,6 +50,7 @@ class Pass:
     intervals: Mapping[str, Interval]
     relaxations: Mapping[str, Relaxation]
     steep: Tensor | None = None
+    part: Part | None = None
 
 
 class Engine:
@@ -114,8 +116,10 @@ class Engine:
         backward: bool = True,
         rounds: Rounds = NO_ROUNDS,
         deadline: float = math.inf,
+        within: Mapping[str, Interval] | None = None,
     ) -> Pass:
-        """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`.
+        """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`, or
+        over the part of it in which values lie `within` intervals (by node, each (B, *N)).
 
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
         With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP).
@@ -123,6 +127,7 @@ class Engine:
         """
         box = region.box()
         state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
+        state.part = None if within is None else Part(within, state.forward, state.boxes)
         state.seed()
         for node in self.graph:
             if node.op != INPUT:
@@ -135,7 +140,7 @@ class Engine:
         steep = state.final(self.output, last, 0)[1] if rounds.last and self.optimises(region) else slopes
         if rows is None:
             lower = lower.maximum(state.intervals[self.output].lower.reshape(len(lower), -1))
-        return Pass(lower, slopes, bias, state.intervals, state.relaxations, steep)
+        return Pass(lower, slopes, bias, state.intervals, state.relaxations, steep, state.part)
 
 
 class OutOfTime(Exception):
@@ -155,6 +160,7 @@ class _State:
         self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds, intervals)
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
+        self.part: Part | None = None
 
     def seed(self) -> None:
         """Start forward mode where the input has few dimensions."""
@@ -180,6 +186,9 @@ class _State:
         if engine.source in self.forward:
             interval = self.push(name, relaxation, interval)
         self.intervals[name] = interval
+        if self.part is not None:
+            interval = self.intervals[name] = self.part.cut(name, interval)
+            self.relaxations[name] = self.part.constant(relaxation, interval)
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; its interval met with what the linear bounds say."""
@@ -223,6 +232,8 @@ class _State:
             self._ragged(name, (owners, entries), limit, (lower, upper))
         shape = held.lower.shape
         self.intervals[name] = _ordered(lower.reshape(shape), upper.reshape(shape))
+        if self.part is not None:
+            self.intervals[name] = self.part.cut(name, self.intervals[name])
 
     def _shared(self, name: str, entries: Tensor, limit: int, bounds: tuple[Tensor, Tensor]) -> None:
         """The same rows for every box, in chunks of boxes."""

@@ -1,0 +1,57 @@
+"""Lipschitz constants from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.main import run
+from tests.cli.conftest import model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """y = relu(x0 + x1)."""
+    monkeypatch.chdir(tmp_path)
+    model(tmp_path / "sum.onnx")
+    np.save("one.npy", np.array([0.5, 0.5], np.float32))
+    np.save("two.npy", np.array([[0.5, 0.5], [-3.0, 0.0]], np.float32))
+
+
+@pytest.mark.parametrize(("norm", "constant"), [("inf", 2.0), ("2", 2**0.5), ("1", 1.0)])
+@pytest.mark.usefixtures("here")
+def test_the_constant_of_a_sum(norm: str, constant: float, capsys: Capture) -> None:
+    assert run(["lipschitz", "sum.onnx", "--input", "one.npy", "--eps", "0.1", "--norm", norm]) == 0
+    title, low, high, gap, *_ = capsys.readouterr().out.split("   ")
+    assert title == "LIPSCHITZ sum x one, eps 0.1"
+    assert float(low.removeprefix("at least ")) == pytest.approx(constant, rel=1e-4)
+    assert float(high.removeprefix("at most ")) == pytest.approx(constant, rel=1e-4)
+    assert gap == "gap 0.0%"
+
+
+@pytest.mark.usefixtures("here")
+def test_several_samples_and_margins(capsys: Capture) -> None:
+    assert run(["lipschitz", "sum.onnx", "--input", "two.npy", "--eps", "0.1", "--timeout", "5"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("LIPSCHITZ sum x two[0], eps 0.1   at least 2")
+    assert second.startswith("LIPSCHITZ sum x two[1], eps 0.1   at least 0   at most 0   gap 0.0%")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--input gone.npy --eps 1", "error[C107]: no such file"),
+        ("--input one.npy --eps -1", "error[C103]: --eps takes a radius of at least 0"),
+        ("--input one.npy --eps 1 --timeout 0", "error[C103]: --timeout takes"),
+        ("--input one.npy", "error[C102]"),
+        ("--input one.npy --eps 1 --norm 3", "error[C102]"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_bad_input(line: str, message: str, capsys: Capture) -> None:
+    assert run(["lipschitz", "sum.onnx", *line.split()]) == 2
+    assert capsys.readouterr().err.startswith(message)

@@ -1,0 +1,173 @@
+"""Monotonicity: proved on networks that are monotone by construction, refuted with pairs that the model has run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.main import run
+from graphs import Graph, GraphBuilder
+from relaxations.sets import Box
+from tests.cli.conftest import model
+from verif.errors import PropertyError
+from verif.monotone import Budget, monotone
+from verif.verdict import Verdict
+
+Capture = pytest.CaptureFixture[str]
+
+
+def network(activation: str = "relu") -> Graph:
+    """Rises in the first two of four inputs, depends on the others in either direction: only its first layer has
+    weights of both signs.
+    """
+    random = torch.Generator().manual_seed(0)
+    builder = GraphBuilder()
+    value = builder.input("x", (4,))
+    for number, (n, m) in enumerate(((4, 16), (16, 16), (16, 1))):
+        weight = torch.randn(m, n, generator=random)
+        weight[:, : 2 if number == 0 else n] = weight[:, : 2 if number == 0 else n].abs()
+        value = builder.add("linear", [value], {"weight": weight / n**0.5, "bias": torch.zeros(m)})
+        if number < 2:
+            value = builder.add(activation, [value])
+    return builder.build([value])
+
+
+def unit(n: int) -> Box:
+    return Box(torch.zeros(1, n), torch.ones(1, n))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
+def test_monotone_by_construction(activation: str) -> None:
+    results = monotone(network(activation), unit(4), increasing=[0, 1], decreasing=[2], budget=Budget(timeout=30))
+    assert [r.verdict for r in results] == [Verdict.HOLDS, Verdict.HOLDS, Verdict.VIOLATED]
+    assert [(r.feature, r.sign) for r in results] == [(0, 1), (1, 1), (2, -1)]
+    assert results[0].share == 1.0
+
+
+def test_a_pair_differs_in_its_feature_only_and_the_model_falls() -> None:
+    graph = network()
+    (result,) = monotone(graph, unit(4), decreasing=[0])
+    assert result.verdict is Verdict.VIOLATED and result.pair is not None and result.outputs is not None
+    first, second = result.pair
+    assert first[0] < second[0] and torch.equal(first[1:], second[1:]) and unit(4).contains(result.pair[None]).all()
+    values = [float(graph(x[None].float())[0]) for x in result.pair]
+    assert values[0] < values[1]
+    assert result.outputs == pytest.approx(values)
+
+
+def test_a_small_dip_is_found_by_the_search_for_a_proof() -> None:
+    """x + 4 relu(1/1000 - |y - 0.123|) - ...: falls in x only where y is near 0.123."""
+    builder = GraphBuilder()
+    z = builder.input("x", (2,), "float64")
+    y = builder.add(
+        "linear", [z], {"weight": torch.tensor([[0.0, 1.0]]).double(), "bias": torch.tensor([-0.1234]).double()}
+    )
+    x = builder.add("linear", [z], {"weight": torch.tensor([[1.0, 0.0]]).double()})
+    bump = builder.add(
+        "shift", [builder.add("neg", [builder.add("abs", [y])])], {"offset": torch.tensor(1e-4).double()}
+    )
+    dip = builder.add("mul", [builder.add("relu", [bump]), x])
+    falling = builder.add("scale", [dip], {"factor": torch.tensor(-2e4).double()})
+    graph = builder.build([builder.add("add", [x, falling])])
+    (result,) = monotone(graph, unit(2), increasing=[0], budget=Budget(timeout=60))
+    assert result.verdict is Verdict.VIOLATED and result.pair is not None
+    assert abs(float(result.pair[0, 1]) - 0.1234) < 1e-4
+
+
+def test_a_softmax_head() -> None:
+    """p_0 of softmax(x_0, x_1) rises in x_0 and falls in x_1."""
+    builder = GraphBuilder()
+    graph = builder.build([builder.add("softmax", [builder.input("x", (2,))], attrs={"axis": 0})])
+    results = monotone(graph, unit(2), increasing=[0], decreasing=[1], budget=Budget(timeout=30))
+    assert [r.verdict for r in results] == [Verdict.HOLDS, Verdict.HOLDS]
+
+
+def test_time_is_up_with_the_share_that_is_proved() -> None:
+    random = torch.Generator().manual_seed(1)
+    builder = GraphBuilder()
+    value = builder.input("x", (8,), "float64")
+    for n, m in ((8, 64), (64, 64), (64, 1)):
+        weight = torch.randn(m, n, generator=random, dtype=torch.float64) / n**0.5
+        value = builder.add("linear", [value], {"weight": weight})
+        value = builder.add("tanh", [value]) if m > 1 else value
+    x = builder.add("slice", ["x"], attrs={"axis": 0, "start": 0, "stop": 1})
+    steep = builder.add("scale", [x], {"factor": torch.tensor(0.9, dtype=torch.float64)})
+    graph = builder.build([builder.add("add", [value, steep])])
+    (result,) = monotone(graph, unit(8), increasing=[0], budget=Budget(timeout=0.5))
+    assert result.verdict in (Verdict.TIMEOUT, Verdict.HOLDS) and 0 <= result.share <= 1
+
+
+def test_bad_input() -> None:
+    graph = network()
+    for box, more, message in (
+        (unit(3), {}, "P104"),
+        (unit(4), {"output": 1}, "P112.*output 1"),
+        (unit(4), {"increasing": [4]}, "P112.*feature 4"),
+        (Box(torch.ones(1, 4), torch.zeros(1, 4)), {}, "P112.*empty"),
+    ):
+        with pytest.raises(PropertyError, match=message):
+            monotone(graph, box, **{"increasing": [0], **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """y = relu(age + debt - 1/2)."""
+    monkeypatch.chdir(tmp_path)
+    model(tmp_path / "model.onnx", bias=-0.5)
+    (tmp_path / "box.csv").write_text("name,lower,upper\nage,0,1\ndebt,0,1\n")
+    return tmp_path
+
+
+def test_command(here: Path, capsys: Capture) -> None:
+    assert run(["monotone", "model.onnx", "--box", "box.csv", "--increasing", "age,debt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, name in zip(lines, ("age", "debt"), strict=True):
+        assert line.startswith(f"HOLDS     {here.name} increasing in {name}   ")
+    assert run(["monotone", "model.onnx", "--box", "box.csv", "--increasing", "age", "--decreasing", "debt"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("VIOLATED") and lines[2].startswith("  output 0") and "debt=" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "--increasing agge",
+            "error[C116]: the box has no feature 'agge'\n  --> box.csv\n  help: did you mean 'age'?\n",
+        ),
+        ("--increasing age --decreasing age", "error[C104]: feature 'age' cannot be increasing and decreasing\n"),
+        ("", "error[C104]: name at least one feature\n"),
+        ("--increasing age --output 3", "error[P112]: output 3 is not one of the network's 1 outputs\n"),
+        ("--increasing age --box bad.csv", "error[C115]: a line of a box is name,lower,upper\n  --> bad.csv:1\n"),
+        ("--increasing a --box turned.csv", "error[C115]: 'a' needs two finite numbers, lower <= upper\n"),
+        ("--increasing a --box twice.csv", "error[C115]: feature 'a' comes twice\n"),
+        ("--increasing a --box none.csv", "error[C115]: this box has no lines\n"),
+        ("--increasing age --box gone.csv", "error[C107]: no such file\n"),
+        ("--increasing a --box one.csv", "error[P104]: the box has 1 numbers, the network takes 2\n"),
+    ],
+)
+def test_bad_command(line: str, message: str, here: Path, capsys: Capture) -> None:
+    for name, text in (
+        ("bad", "age 0 1"),
+        ("turned", "a,1,0"),
+        ("twice", "a,0,1\na,0,1"),
+        ("none", ""),
+        ("one", "a,0,1"),
+    ):
+        (here / f"{name}.csv").write_text(text)
+    words = line.split()
+    box = [] if "--box" in words else ["--box", "box.csv"]
+    assert run(["monotone", "model.onnx", *words, *box]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(message)
+
+
+def test_an_op_without_derivative(here: Path, capsys: Capture) -> None:
+    model(here / "jump.onnx", "Floor")
+    assert run(["monotone", "jump.onnx", "--box", "box.csv", "--increasing", "age"]) == 2
+    assert capsys.readouterr().err.startswith("error[G301]: 'floor' has no derivative")
+    model(here / "log.onnx", "Log")
+    assert run(["monotone", "log.onnx", "--box", "box.csv", "--increasing", "age"]) == 2
+    assert capsys.readouterr().err.startswith("error[P115]: 'log' is not defined on all of the box\n  --> node '/act'")

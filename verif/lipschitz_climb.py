@@ -1,0 +1,105 @@
+"""Lower bounds of Lipschitz constants: points with a large Jacobian, and pairs of points around them.
+
+Shape letters: P points, S rows, n inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from relaxations.sets import Ball, Box
+from verif.jacobians import LocalNorm
+
+_STEPS = (1e-2, 1e-4, 1e-6)  # of a difference quotient, in radii of the region
+_FRESH = 512  # random points in each round
+_ROWS, _EACH = 8, 4  # and the points that are kept: the best of the largest rows
+_COPIES = 8
+
+
+@dataclass
+class Climber:
+    """The largest difference quotient so far, `lower`, of the points `pair` (2, n) of the region."""
+
+    local: LocalNorm
+    region: Box | Ball
+    seed: int
+    lower: float = 0.0
+    random: torch.Generator = field(default_factory=torch.Generator)
+
+    def __post_init__(self) -> None:
+        self.random.manual_seed(self.seed)
+        self.elite = self.region.box().center
+        self.pair = self.elite.repeat(2, 1)
+
+    def climb(self, given: Tensor | None = None) -> None:
+        """Look at variations of the best points, at random ones, and at `given` (P, n)."""
+        parts = [self.elite, self._moved(self.elite), self.region.sample(_FRESH, self.random)[0]]
+        points = torch.cat(parts if given is None else [*parts, given])
+        with torch.no_grad():
+            matrices = self.local.matrices(points)
+            size, direction = self.local.norm.at(matrices)
+        size = size.nan_to_num(nan=0.0, posinf=0.0)
+        best = size.topk(4).indices
+        if float(size[best[0]]) > self.lower:
+            self._witness(points[best], direction[best])
+        self.elite = torch.cat([points[best], points[_diverse(matrices, self.local.norm.p)]])
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.random, dtype=torch.float64)
+
+    def _moved(self, points: Tensor) -> Tensor:
+        """Single coordinates to elsewhere or to an end, small steps, and steps along the norm's gradient."""
+        count, n, box = _COPIES * len(points), points.shape[1], self.region.box()
+        base = points.repeat(_COPIES, 1)
+        pick = self._uniform(count, n) < 2 / n
+        far = self.region.sample(count, self.random)[0]
+        scale = 10.0 ** -(3 * self._uniform(count, 1))
+        near = base + scale * box.width * (self._uniform(count, n) - 0.5)
+        corner = torch.where(far > box.center, box.upper, box.lower)
+        kind = torch.arange(count)[:, None] % 4
+        moved = torch.where(pick, torch.where(kind == 0, far, corner), base)
+        moved = torch.where(kind >= 2, near, moved)
+        return self.region.project(torch.cat([moved, self._ascended(points)])[None])[0]
+
+    def _ascended(self, points: Tensor) -> Tensor:
+        """A step along the gradient of the norm, which is zero where the network is piecewise linear."""
+        x = points.clone().requires_grad_()
+        size, _ = self.local.norm.at(self.local.matrices(x))
+        if not size.requires_grad:
+            return points
+        (slope,) = torch.autograd.grad(size.nan_to_num().sum(), x, materialize_grads=True)
+        step = 10.0 ** -(4 * self._uniform(len(points), 1))
+        return points + step * self.region.box().width * slope.nan_to_num().sign()
+
+    def _witness(self, points: Tensor, directions: Tensor) -> None:
+        """Pairs of points along directions of l_p norm 1, inside the region; the largest difference quotient counts."""
+        radius, norm = self.region.box().width.amax() / 2, self.local.norm
+        for step in _STEPS:
+            ends = torch.cat([points + side * step * radius * directions for side in (1, -1)])
+            first, second = self.region.project(ends[None])[0].chunk(2)
+            with torch.no_grad():
+                rise = self.local.f(first)[0] - self.local.f(second)[0]
+            distance = torch.linalg.vector_norm(first - second, norm.p, dim=-1)
+            rise = torch.linalg.vector_norm(rise, norm.q, dim=-1)
+            quotient = torch.where(distance > 0, rise / distance, 0.0).nan_to_num(posinf=0.0)
+            best = int(quotient.argmax())
+            if float(quotient[best]) > self.lower:
+                self.lower, self.pair = float(quotient[best]), torch.stack([first[best], second[best]])
+
+
+def _diverse(matrices: Tensor, p: float) -> Tensor:
+    """Positions among matrices (P, S, n) of those with the largest rows, of several rows and of several sizes each:
+    many points of a piecewise linear network have the very same Jacobian.
+    """
+    sizes = torch.linalg.vector_norm(matrices, {1: math.inf, 2: 2, math.inf: 1}[p], dim=2).nan_to_num(posinf=0.0)
+    found = []
+    for row in sizes.amax(0).topk(min(_ROWS, sizes.shape[1])).indices.tolist():
+        ordered, order = sizes[:, row].sort(descending=True)
+        fresh = torch.ones_like(ordered, dtype=torch.bool)
+        fresh[1:] = ordered[:-1] - ordered[1:] > 1e-9 * ordered[0]
+        found.append(order[fresh][:_EACH])
+    return torch.cat(found)
