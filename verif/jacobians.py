@@ -20,8 +20,8 @@ from relaxations import Interval
 from relaxations.sets import InputSet
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.errors import PropertyError
-from verif.kinks import Kinks
 from verif.operator_norms import OperatorNorm
+from verif.pivots import Pivots
 from verif.properties import linear
 from verif.query import Network, compile_query
 from verif.rounding import of_terms
@@ -70,9 +70,9 @@ class LocalNorm:
         return [(graph.outputs[0], Engine(self.norm.groups(graph))) for graph in graphs]
 
     @cached_property
-    def kinks(self) -> Kinks:
-        """The kinks whose sides may be chosen."""
-        return Kinks.of(self.engines[0][1].graph)
+    def pivots(self) -> Pivots:
+        """The values that may be parted at their kinks."""
+        return Pivots.of(self.engines[0][1].graph)
 
     def upper(
         self, region: InputSet, within: Mapping[str, Interval] | None = None, deadline: float = math.inf

@@ -1,6 +1,6 @@
-"""Branch-and-bound for Lipschitz constants: boxes are cut along an axis, or parted by the side of a kink.
+"""Branch-and-bound for Lipschitz constants: boxes are cut along an axis, or parted at a kink.
 
-Shape letters: K open domains, B domains of a batch, M kinks, n inputs.
+Shape letters: K open domains, B domains of a batch, M pivots, n inputs.
 """
 
 from __future__ import annotations
@@ -8,31 +8,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
-from relaxations import Interval
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.bounds import Pass
 from verif.clip import combined, shrink
 from verif.jacobians import LocalNorm
-from verif.kinks import Kinks
 from verif.lipschitz_climb import Climber
+from verif.pivots import Pivots
 
 _BATCH = 64
 _SHARE = 0.25  # of the time, for the lower bound
-_MOST_ROWS = 256  # kinks up to which their sides' conditions cut boxes
+_MOST = 256  # pivots up to which their limits cut boxes
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Domains: boxes (K, n), sides of kinks (K, M) and upper bounds (K,)."""
+    """Domains: boxes (K, n), limits of pivots (K, M), each inside the other's reach, and upper bounds (K,)."""
 
     lower: Tensor
     upper: Tensor
-    sides: Tensor
+    low: Tensor
+    high: Tensor
     bound: Tensor
 
     def __len__(self) -> int:
@@ -45,13 +45,12 @@ class Parts:
 
     def take(self, index: Tensor) -> Parts:
         """Those at positions, or in a mask."""
-        return Parts(self.lower[index], self.upper[index], self.sides[index], self.bound[index])
+        return Parts(*(getattr(self, f.name)[index] for f in fields(self)))
 
     @classmethod
     def join(cls, parts: Sequence[Parts]) -> Parts:
         """One after the other."""
-        fields = ("lower", "upper", "sides", "bound")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 @dataclass
@@ -71,9 +70,9 @@ class Search:
 
     def __post_init__(self) -> None:
         box = self.region.box()
-        self.kinks: Kinks = self.local.kinks
-        sides = torch.zeros(1, self.kinks.count, dtype=torch.int8)
-        self.open = Parts(box.lower, box.upper, sides, torch.full((1,), math.inf, dtype=torch.float64))
+        self.pivots: Pivots = self.local.pivots
+        inf = torch.full((1, self.pivots.count), math.inf, dtype=torch.float64)
+        self.open = Parts(box.lower, box.upper, -inf, inf, inf.new_full((1,), math.inf))
 
     @property
     def upper(self) -> float:
@@ -82,10 +81,20 @@ class Search:
 
     def begin(self) -> None:
         """Bound the whole region, to the end even where that takes longer than there is time."""
-        bound, _ = self.local.upper(self.met(self.open.box))
-        self.open = Parts(self.open.lower, self.open.upper, self.open.sides, bound)
-        self.first, self.done = float(bound), 1
+        self.open = self.bounded(self.open, math.inf)
+        self.first = float(self.open.bound)
         self.climb()
+
+    def bounded(self, parts: Parts, deadline: float) -> Parts:
+        """Domains with their bounds, and with what the pass found as limits of their pivots; empty ones dropped."""
+        within = self.pivots.within(parts.low, parts.high)
+        bound, found = self.local.upper(self.met(parts.box), within, deadline)
+        self.done += len(parts)
+        low, high = parts.low, parts.high
+        if self.pivots.count:
+            low, high = self.pivots.ranges(found.intervals)
+        kept = Parts(parts.lower, parts.upper, low, high, bound.minimum(parts.bound))
+        return kept.take(bound > -math.inf) if self.done > 1 else kept
 
     def settle(self) -> bool:
         """Close the domains that the lower bound reaches; whether others are left."""
@@ -114,69 +123,61 @@ class Search:
         parents, rest = self.open.take(order[:_BATCH]), self.open.take(order[_BATCH:])
         children = self.children(parents)
         if len(children):
-            within = self.kinks.within(children.sides)
-            bound, _ = self.local.upper(self.met(children.box), within, self.deadline)
-            self.done += len(bound)
-            children = Parts(children.lower, children.upper, children.sides, bound.minimum(children.bound))
-            children = children.take(children.bound > -math.inf)
+            children = self.bounded(children, self.deadline)
         self.open = Parts.join([rest, children])
         self.climb()
 
     def children(self, parents: Parts) -> Parts:
         """Each domain twice, parted where its bound falls most; without those of which nothing is left."""
-        gains, sides, found = self.gains(parents)
-        axis, kink = gains.max(1), sides.max(1) if sides.shape[1] else None
-        by_kink = torch.zeros(len(parents), dtype=torch.bool)
-        if kink is not None:
-            by_kink = kink.values > axis.values
+        gains, ranges, found = self.gains(parents)
+        axis = gains.max(1)
+        along = torch.where(axis.values > 0, axis.indices, (parents.upper - parents.lower).argmax(1))
+        inner = torch.zeros(len(parents), dtype=torch.bool)
         made = []
-        if bool((~by_kink).any()):
-            whole = parents.take(~by_kink)
-            width = whole.upper - whole.lower
-            along = torch.where(axis.values[~by_kink] > 0, axis.indices[~by_kink], width.argmax(1))
-            halves = whole.box.split(along)
-            made.append(Parts(halves.lower, halves.upper, whole.sides.repeat(2, 1), whole.bound.repeat(2)))
-        if kink is not None and bool(by_kink.any()):
-            made.append(self.parted(parents, by_kink, kink.indices, found))
-        return Parts.join(made)
+        if self.pivots.count:
+            pivot = ranges.max(1)
+            inner = pivot.values > axis.values
+            made.append(self.parted(parents, inner.nonzero()[:, 0], pivot.indices, found))
+        whole = parents.take(~inner)
+        halves = whole.box.split(along[~inner])
+        low, high, bound = whole.low.repeat(2, 1), whole.high.repeat(2, 1), whole.bound.repeat(2)
+        return Parts.join([*made, Parts(halves.lower, halves.upper, low, high, bound)])
 
-    def parted(self, parents: Parts, chosen: Tensor, kink: Tensor, found: Pass) -> Parts:
-        """The two sides of a kink (B,) for the chosen domains (B,), their boxes cut to where the sides can be."""
-        index = chosen.nonzero()[:, 0]
-        twice = index.repeat(2)
-        sides = parents.sides[twice].clone()
-        place = kink[twice][:, None]
-        sides.scatter_(1, place, torch.tensor([1, -1], dtype=torch.int8).repeat_interleave(len(index))[:, None])
-        lower, upper = parents.lower[twice], parents.upper[twice]
-        alive = torch.ones(len(twice), dtype=torch.bool)
+    def parted(self, parents: Parts, chosen: Tensor, pivot: Tensor, found: Pass) -> Parts:
+        """Both sides of a pivot (B,) for domains `chosen`, their boxes cut to where the sides can be."""
+        at, _ = self.pivots.cuts(parents.low, parents.high)
+        left, right = (parents.take(chosen) for _ in range(2))
+        place = pivot[chosen][:, None]
+        at = at[place]
+        left = replace(left, high=left.high.scatter(1, place, at))
+        right = replace(right, low=right.low.scatter(1, place, at))
+        made = Parts.join([left, right])
         forward = {} if found.part is None else found.part.forward
-        if sides.shape[1] <= _MOST_ROWS and all(kink.value in forward for kink in self.kinks.found):
-            with torch.no_grad():
-                held = {
-                    k.value: type(forward[k.value])(*(t[twice] for t in forward[k.value])) for k in self.kinks.found
-                }
-                rows = self.kinks.rows(sides, held)
-                lower, upper, empty = shrink(lower, upper, rows)
-                alive = ~(empty | combined(lower, upper, rows))
-        made = Parts(lower, upper, sides, parents.bound[twice])
-        return made.take(alive)
+        if not len(made) or self.pivots.count > _MOST or not all(p.value in forward for p in self.pivots.found):
+            return made
+        with torch.no_grad():
+            rows = self.pivots.rows(made.low, made.high, forward, chosen.repeat(2))
+            lower, upper, empty = shrink(made.lower, made.upper, rows)
+            alive = ~(empty | combined(lower, upper, rows))
+        return replace(made, lower=lower, upper=upper).take(alive)
 
     def gains(self, parents: Parts) -> tuple[Tensor, Tensor, Pass]:
-        """By how much bounds fall at first order for either half of each axis (B, n), or side of each kink (B, M)."""
+        """By how much bounds fall at first order for the halves of axes (B, n), and for the sides of pivots (B, M)."""
         lower, upper = (end.clone().requires_grad_() for end in (parents.lower, parents.upper))
-        within = self.kinks.within(parents.sides)
-        slopes = [kink.slope for kink in self.kinks.found]
-        ends = [end.requires_grad_() for name in slopes for end in within[name]]
-        within |= {name: Interval(*ends[2 * i : 2 * i + 2]) for i, name in enumerate(slopes)}
+        within, ends = self.pivots.ends(parents.low, parents.high)
         bound, found = self.local.upper(self.met(Box(lower, upper)), within, self.deadline)
         total = bound.nan_to_num(posinf=0.0, neginf=0.0).sum()
         gains = torch.zeros_like(parents.lower)
-        sides = torch.zeros(len(parents), self.kinks.count, dtype=torch.float64)
+        ranges = torch.zeros_like(parents.low)
         if total.requires_grad:
-            down, up, *rest = torch.autograd.grad(total, [lower, upper, *ends], materialize_grads=True)
+            flat = [end for own in ends for end in own]
+            down, up, *rest = torch.autograd.grad(total, [lower, upper, *flat], materialize_grads=True)
             gains = (up - down).nan_to_num().clamp(min=0) * (parents.upper - parents.lower) / 4
-            flat = [g.nan_to_num().reshape(len(parents), -1) for g in rest]
-            if flat:
-                sides = torch.cat([b - a for a, b in zip(flat[::2], flat[1::2], strict=True)], 1)
-                sides = sides.clamp(min=0) * self.kinks.open(found.intervals)
-        return gains.detach(), sides.detach(), found
+            if ends:  # the limits are what the slopes are anyway: of two equal ends each has half of the gradient
+                falls = [
+                    ((b - a).nan_to_num().clamp(min=0) * own.width.detach()).flatten(1)
+                    for a, b, own in zip(rest[::2], rest[1::2], ends, strict=True)
+                ]
+                _, possible = self.pivots.cuts(parents.low, parents.high)
+                ranges = torch.cat(falls, 1) * possible
+        return gains, ranges, found
