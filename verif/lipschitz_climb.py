@@ -14,7 +14,7 @@ from torch import Tensor
 from relaxations.sets import Ball, Box
 from verif.jacobians import LocalNorm
 
-_STEPS = (1e-2, 1e-4, 1e-6)  # of a difference quotient, in radii of the region
+_SHARES = (1e-2, 1e-4, 1e-6)  # of the region that a pair spans
 _FRESH = 512  # random points in each round
 _ROWS, _EACH = 8, 4  # and the points that are kept: the best of the largest rows
 _COPIES = 8
@@ -76,10 +76,19 @@ class Climber:
         return points + step * self.region.box().width * slope.nan_to_num().sign()
 
     def _witness(self, points: Tensor, directions: Tensor) -> None:
-        """Pairs of points along directions of l_p norm 1, inside the region; the largest difference quotient counts."""
-        radius, norm = self.region.box().width.amax() / 2, self.local.norm
-        for step in _STEPS:
-            ends = torch.cat([points + side * step * radius * directions for side in (1, -1)])
+        """Pairs of points along directions of l_p norm 1, moved a little to the centre so that both are inside."""
+        box, norm = self.region.box(), self.local.norm
+        half = (box.upper - box.center).minimum(box.center - box.lower)
+        directions = torch.where(half > 0, directions, 0.0)
+        if isinstance(self.region, Ball):
+            length = torch.linalg.vector_norm(directions, self.region.norm, dim=-1, keepdim=True)
+            reach = self.region.radius / length.clamp(min=1e-300)
+        else:
+            reach = torch.where(directions == 0, math.inf, half / directions.abs()).amin(-1, keepdim=True)
+        reach = torch.where(reach.isfinite(), reach, 0.0)
+        for share in _SHARES:
+            near = box.center + (1 - share) * (points - box.center)
+            ends = torch.cat([near + share * reach * directions, near - share * reach * directions])
             first, second = self.region.project(ends[None])[0].chunk(2)
             with torch.no_grad():
                 rise = self.local.f(first)[0] - self.local.f(second)[0]

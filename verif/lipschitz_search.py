@@ -15,6 +15,7 @@ from torch import Tensor
 
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.bounds import Pass
+from verif.cells import cell_of, inside
 from verif.clip import combined, shrink
 from verif.jacobians import LocalNorm
 from verif.lipschitz_climb import Climber
@@ -94,7 +95,35 @@ class Search:
         if self.pivots.count:
             low, high = self.pivots.ranges(found.intervals)
         kept = Parts(parts.lower, parts.upper, low, high, bound.minimum(parts.bound))
-        return kept.take(bound > -math.inf) if self.done > 1 else kept
+        if self.done == 1:
+            return kept
+        alive = (bound > -math.inf) & self.undecided(kept, found)
+        return kept.take(alive)
+
+    def undecided(self, parts: Parts, found: Pass) -> Tensor:
+        """Close the cells, domains in which every pivot has its side: empty ones go, of others a point is looked at.
+
+        In a cell of a piecewise linear network the Jacobian is constant, and the bound its norm. Returns the domains
+        (B,) that stay open.
+        """
+        stay = torch.ones(len(parts), dtype=torch.bool)
+        if not self.pivots.count or found.part is None:
+            return stay
+        _, possible = self.pivots.cuts(parts.low, parts.high)
+        decided = ~possible.any(1) & (parts.bound > self.climber.lower * (1 + self.tolerance))
+        for index in decided.nonzero()[:, 0].tolist():
+            if float(parts.bound[index]) <= self.climber.lower * (1 + self.tolerance):
+                continue
+            cell = cell_of(self.pivots, (parts.low[index], parts.high[index]), found.part.forward, index)
+            if cell is None:
+                continue
+            stay[index] = False
+            may, point = inside(cell, self.region.box())
+            if point is not None:
+                self.climb(self.region.project(point[None, None])[0])
+            if may:
+                self.closed = max(self.closed, float(parts.bound[index]))
+        return stay
 
     def settle(self) -> bool:
         """Close the domains that the lower bound reaches; whether others are left."""

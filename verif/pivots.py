@@ -57,7 +57,7 @@ class Pivots:
         on the set where a value stays in its kink it has no slope itself: any factor will do).
         """
         limits: dict[str, Interval] = {}
-        for pivot, lower, upper in self._parts(low, high):
+        for pivot, lower, upper in self.parts(low, high):
             own = Interval(lower, upper)
             limits[pivot.value] = limits[pivot.value].meet(own) if pivot.value in limits else own
             right, left = lower >= pivot.at, upper <= pivot.at
@@ -90,7 +90,7 @@ class Pivots:
     def rows(self, low: Tensor, high: Tensor, forward: Mapping[str, Affine], owner: Tensor) -> Rows:
         """Conditions (B, 2 M rows) on the input that limits (B, M) imply, by linear bounds over boxes `owner` (B,)."""
         parts = []
-        for pivot, lower, upper in self._parts(low, high):
+        for pivot, lower, upper in self.parts(low, high):
             form = Affine(*(tensor[owner] for tensor in forward[pivot.value]))
             below, above = (slope.flatten(2).mT for slope in (form.lower_slope, form.upper_slope))
             parts.append((-above, (lower.flatten(1) - form.upper_bias.flatten(1))))
@@ -100,7 +100,8 @@ class Pivots:
         limit = torch.where(known, 0.0, math.inf).to(bias)
         return Rows(torch.where(known[..., None], slopes, 0.0), torch.where(known, bias, 0.0), limit)
 
-    def _parts(self, low: Tensor, high: Tensor) -> list[tuple[Pivot, Tensor, Tensor]]:
+    def parts(self, low: Tensor, high: Tensor) -> list[tuple[Pivot, Tensor, Tensor]]:
+        """Each pivot with its share of two tensors (B, M), (B, *N)."""
         sizes = [math.prod(pivot.shape) for pivot in self.found]
         parts = zip(self.found, torch.split(low, sizes, 1), torch.split(high, sizes, 1), strict=True)
         return [(p, lower.reshape(-1, *p.shape), upper.reshape(-1, *p.shape)) for p, lower, upper in parts]
