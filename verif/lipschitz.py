@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from verif.operator_norms import OperatorNorm
 from verif.properties import Model
 
 _NORMS = (1, 2, math.inf)
+_ROUNDS = Rounds(20, 0)  # of slope optimisation for the forward half; the backward half has no slopes to choose
+_ALONE = 64  # rows up to which each has a search of its own
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def lipschitz(
     if input_norm not in _NORMS or output_norm not in _NORMS:
         raise PropertyError("P112", f"norms must be 1, 2 or inf, they are {input_norm} and {output_norm}")
     network = Networks.of(model).load("")
-    f = flat_rows(network, rows)
-    n = f[f.inputs[0]].size
+    f, norm = flat_rows(network, rows), OperatorNorm(float(input_norm), float(output_norm))
+    n, count = f[f.inputs[0]].size, f[f.outputs[0]].size
     box = region.box().to(torch.float64)
     if len(region) != 1 or box.lower.shape[1] != n:
         raise PropertyError("P104", f"the region has {box.lower.shape[1]} numbers, the network takes {n}")
@@ -93,27 +95,35 @@ def lipschitz(
         raise PropertyError("P112", "the region must be finite and not empty")
     region = region.to(torch.float64)
     require_defined(f, region)
-    local = LocalNorm(f, OperatorNorm(float(input_norm), float(output_norm)), Rounds(20, 0))
+    each = [f]
+    if norm.q == math.inf and norm.p != 1 and 1 < count <= _ALONE:  # the norm is that of the worst row
+        weight = torch.eye(count, dtype=torch.float64) if rows is None else torch.as_tensor(rows, dtype=torch.float64)
+        each = [flat_rows(network, row[None]) for row in weight]
+    climber = Climber(LocalNorm(f, norm), region, settings.seed)
     deadline = math.inf if settings.timeout is None else time.monotonic() + settings.timeout
-    climber = Climber(local, region, settings.seed)
-    return _run(Search(local, region, climber, settings.tolerance, deadline), settings)
+    searches = [Search(LocalNorm(one, norm, _ROUNDS), region, climber, settings.tolerance, deadline) for one in each]
+    return _run(searches, climber, deadline, settings)
 
 
-def _run(search: Search, settings: Settings) -> Lipschitz:
-    """Until the gap is closed, or the time over."""
+def _run(searches: Sequence[Search], climber: Climber, deadline: float, settings: Settings) -> Lipschitz:
+    """Always the search with the largest bound, until the gap is closed or the time is over."""
     threads, interrupted = torch.get_num_threads(), False
 
     def known() -> Lipschitz:
-        seconds = time.monotonic() - search.started
-        climber = search.climber
-        return Lipschitz(climber.lower, search.upper, search.first, climber.pair, search.done, seconds, interrupted)
+        upper, first = (max(getattr(search, name) for search in searches) for name in ("upper", "first"))
+        done = sum(search.done for search in searches)
+        seconds = time.monotonic() - climber.started
+        return Lipschitz(climber.lower, upper, first, climber.pair, done, seconds, interrupted)
 
     try:
-        search.begin()
-        while search.settle() and time.monotonic() < search.deadline and search.done < settings.boxes:
-            search.step()
+        for search in searches:
+            search.begin()
+        while (left := [s for s in searches if s.settle()]) and time.monotonic() < deadline:
+            max(left, key=lambda search: float(search.open.bound.max())).step()
             if settings.on_event is not None:
                 settings.on_event(known())
+            if sum(search.done for search in searches) >= settings.boxes:
+                break
     except OutOfTime:
         pass
     except KeyboardInterrupt:

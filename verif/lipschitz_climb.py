@@ -6,6 +6,7 @@ Shape letters: P points, S rows, n inputs.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ _SHARES = (1e-2, 1e-4, 1e-6)  # of the region that a pair spans
 _FRESH = 512  # random points in each round
 _ROWS, _EACH = 8, 4  # and the points that are kept: the best of the largest rows
 _COPIES = 8
+_SHARE = 0.25  # of the time
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Climber:
     region: Box | Ball
     seed: int
     lower: float = 0.0
+    spent: float = 0.0
+    started: float = field(default_factory=time.monotonic)
     random: torch.Generator = field(default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
@@ -36,7 +40,13 @@ class Climber:
         self.pair = self.elite.repeat(2, 1)
 
     def climb(self, given: Tensor | None = None) -> None:
-        """Look at variations of the best points, at random ones, and at `given` (P, n)."""
+        """Look at variations of the best points, at random ones, and at `given` (P, n).
+
+        Without `given` nothing happens where this has had its share of the time.
+        """
+        begun = time.monotonic()
+        if given is None and self.spent > _SHARE * (begun - self.started):
+            return
         parts = [self.elite, self._moved(self.elite), self.region.sample(_FRESH, self.random)[0]]
         points = torch.cat(parts if given is None else [*parts, given])
         with torch.no_grad():
@@ -47,6 +57,7 @@ class Climber:
         if float(size[best[0]]) > self.lower:
             self._witness(points[best], direction[best])
         self.elite = torch.cat([points[best], points[_diverse(matrices, self.local.norm.p)]])
+        self.spent += time.monotonic() - begun
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.random, dtype=torch.float64)

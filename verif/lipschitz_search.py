@@ -6,9 +6,8 @@ Shape letters: K open domains, B domains of a batch, M pivots, n inputs.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from verif.lipschitz_climb import Climber
 from verif.pivots import Pivots
 
 _BATCH = 64
-_SHARE = 0.25  # of the time, for the lower bound
 _MOST = 256  # pivots up to which their limits cut boxes
 
 
@@ -63,11 +61,9 @@ class Search:
     climber: Climber
     tolerance: float
     deadline: float
-    started: float = field(default_factory=time.monotonic)
     closed: float = 0.0
     first: float = math.inf
     done: int = 0
-    climbed: float = 0.0
 
     def __post_init__(self) -> None:
         box = self.region.box()
@@ -84,7 +80,7 @@ class Search:
         """Bound the whole region, to the end even where that takes longer than there is time."""
         self.open = self.bounded(self.open, math.inf)
         self.first = float(self.open.bound)
-        self.climb()
+        self.climber.climb()
 
     def bounded(self, parts: Parts, deadline: float) -> Parts:
         """Domains with their bounds, and with what the pass found as limits of their pivots; empty ones dropped."""
@@ -120,7 +116,7 @@ class Search:
             stay[index] = False
             may, point = inside(cell, self.region.box())
             if point is not None:
-                self.climb(self.region.project(point[None, None])[0])
+                self.climber.climb(self.region.project(point[None, None])[0])
             if may:
                 self.closed = max(self.closed, float(parts.bound[index]))
         return stay
@@ -132,13 +128,6 @@ class Search:
             self.closed = max(self.closed, float(self.open.bound[~over].max()))
             self.open = self.open.take(over)
         return len(self.open) > 0
-
-    def climb(self, given: Tensor | None = None) -> None:
-        """A round of the search for a lower bound, if it has not had its share of the time, or points are given."""
-        begun = time.monotonic()
-        if given is not None or self.climbed <= _SHARE * (begun - self.started):
-            self.climber.climb(given)
-            self.climbed += time.monotonic() - begun
 
     def met(self, box: Box) -> InputSet:
         """Boxes met with the ball, where the region is one."""
@@ -154,7 +143,7 @@ class Search:
         if len(children):
             children = self.bounded(children, self.deadline)
         self.open = Parts.join([rest, children])
-        self.climb()
+        self.climber.climb()
 
     def children(self, parents: Parts) -> Parts:
         """Each domain twice, parted where its bound falls most; without those of which nothing is left."""
