@@ -19,6 +19,7 @@ _SHARES = (1e-2, 1e-4, 1e-6)  # of the region that a pair spans
 _FRESH = 512  # random points in each round
 _ROWS, _EACH = 8, 4  # and the points that are kept: the best of the largest rows
 _COPIES = 8
+_ROUNDING = 2.0**-48  # of the values whose difference counts: less may be rounding alone
 _SHARE = 0.25  # of the time
 
 
@@ -102,9 +103,10 @@ class Climber:
             ends = torch.cat([near + share * reach * directions, near - share * reach * directions])
             first, second = self.region.project(ends[None])[0].chunk(2)
             with torch.no_grad():
-                rise = self.local.f(first)[0] - self.local.f(second)[0]
+                values = self.local.f(first)[0], self.local.f(second)[0]
             distance = torch.linalg.vector_norm(first - second, norm.p, dim=-1)
-            rise = torch.linalg.vector_norm(rise, norm.q, dim=-1)
+            noise = _ROUNDING * torch.linalg.vector_norm(values[0].abs() + values[1].abs(), norm.q, dim=-1)
+            rise = (torch.linalg.vector_norm(values[0] - values[1], norm.q, dim=-1) - noise).clamp(min=0)
             quotient = torch.where(distance > 0, rise / distance, 0.0).nan_to_num(posinf=0.0)
             best = int(quotient.argmax())
             if float(quotient[best]) > self.lower:
