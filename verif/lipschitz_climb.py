@@ -19,6 +19,7 @@ _SHARES = (1e-2, 1e-4, 1e-6)  # of the region that a pair spans
 _FRESH = 512  # random points in each round
 _ROWS, _EACH = 8, 4  # and the points that are kept: the best of the largest rows
 _COPIES = 8
+_NUMBERS = 1 << 22  # in all Jacobians of a round
 _ROUNDING = 2.0**-48  # of the values whose difference counts: less may be rounding alone
 _SHARE = 0.25  # of the time
 
@@ -48,7 +49,8 @@ class Climber:
         begun = time.monotonic()
         if given is None and self.spent > _SHARE * (begun - self.started):
             return
-        parts = [self.elite, self._moved(self.elite), self.region.sample(_FRESH, self.random)[0]]
+        fresh = min(_FRESH, max(16, self.most))
+        parts = [self.elite, self._moved(self.elite), self.region.sample(fresh, self.random)[0]]
         points = torch.cat(parts if given is None else [*parts, given])
         with torch.no_grad():
             matrices = self.local.matrices(points)
@@ -60,13 +62,20 @@ class Climber:
         self.elite = torch.cat([points[best], points[_diverse(matrices, self.local.norm.p)]])
         self.spent += time.monotonic() - begun
 
+    @property
+    def most(self) -> int:
+        """How many points have Jacobians of so many numbers."""
+        f = self.local.f
+        return int(_NUMBERS // (f[f.inputs[0]].size * f[f.outputs[0]].size))
+
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.random, dtype=torch.float64)
 
     def _moved(self, points: Tensor) -> Tensor:
         """Single coordinates to elsewhere or to an end, small steps, and steps along the norm's gradient."""
-        count, n, box = _COPIES * len(points), points.shape[1], self.region.box()
-        base = points.repeat(_COPIES, 1)
+        copies = max(1, min(_COPIES, self.most // len(points)))
+        count, n, box = copies * len(points), points.shape[1], self.region.box()
+        base = points.repeat(copies, 1)
         pick = self._uniform(count, n) < 2 / n
         far = self.region.sample(count, self.random)[0]
         scale = 10.0 ** -(3 * self._uniform(count, 1))
