@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from relaxations.sets import Ball, Box
-from verif.bounds import Rounds
+from verif.bounds import Engine, Rounds
 from verif.bounds.engine import OutOfTime
 from verif.errors import PropertyError
 from verif.jacobians import LocalNorm, flat_rows, require_defined
@@ -101,7 +101,8 @@ def lipschitz(
         each = [flat_rows(network, row[None]) for row in weight]
     climber = Climber(LocalNorm(f, norm), region, settings.seed)
     deadline = math.inf if settings.timeout is None else time.monotonic() + settings.timeout
-    searches = [Search(LocalNorm(one, norm, _ROUNDS), region, climber, settings.tolerance, deadline) for one in each]
+    known = Engine(f).bound(region, rounds=_ROUNDS).intervals  # the forward half's, once for all rows
+    searches = [Search(LocalNorm(one, norm), region, climber, settings.tolerance, deadline, known) for one in each]
     return _run(searches, climber, deadline, settings)
 
 

@@ -6,12 +6,13 @@ Shape letters: K open domains, B domains of a batch, M pivots, n inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from relaxations import Interval
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.bounds import Pass
 from verif.cells import cell_of, inside
@@ -54,13 +55,14 @@ class Parts:
 
 @dataclass
 class Search:
-    """`open` domains with their bounds, the largest bound of `closed` ones, and the best pair of points."""
+    """`open` domains with their bounds, and the largest bound of `closed` ones; `known` are intervals of f's values."""
 
     local: LocalNorm
     region: Box | Ball
     climber: Climber
     tolerance: float
     deadline: float
+    known: Mapping[str, Interval]
     closed: float = 0.0
     first: float = math.inf
     done: int = 0
@@ -68,8 +70,8 @@ class Search:
     def __post_init__(self) -> None:
         box = self.region.box()
         self.pivots: Pivots = self.local.pivots
-        inf = torch.full((1, self.pivots.count), math.inf, dtype=torch.float64)
-        self.open = Parts(box.lower, box.upper, -inf, inf, inf.new_full((1,), math.inf))
+        low, high = self.pivots.limits(self.known)
+        self.open = Parts(box.lower, box.upper, low, high, low.new_full((1,), math.inf))
 
     @property
     def upper(self) -> float:

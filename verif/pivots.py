@@ -77,6 +77,15 @@ class Pivots:
             limits |= dict.fromkeys(pivot.slopes, ends[-1])
         return limits, ends
 
+    def limits(self, known: Mapping[str, Interval]) -> tuple[Tensor, Tensor]:
+        """Limits (1, M) from intervals of some values over one box; infinite for others."""
+        low, high = (torch.full((1, self.count), end, dtype=torch.float64) for end in (-math.inf, math.inf))
+        for pivot, lower, upper in self.parts(low, high):
+            if pivot.value in known:
+                lower.copy_(known[pivot.value].lower)  # views of both
+                upper.copy_(known[pivot.value].upper)
+        return low, high
+
     def ranges(self, intervals: Mapping[str, Interval]) -> Interval:
         """The intervals of the values, (B, M)."""
         parts = [intervals[pivot.value] for pivot in self.found]
