@@ -20,6 +20,7 @@ from graphs import Graph
 from graphs.derivatives import jacobian
 from relaxations.sets import Box
 from verif.bab import Progress
+from verif.directions import directions
 from verif.errors import PropertyError
 from verif.floats import down, element, nearest, up
 from verif.jacobians import flat_rows, require_defined
@@ -30,7 +31,7 @@ from verif.runners import runner
 from verif.verdict import Verdict
 from verif.verify import Result, verify
 
-_LEVEL = 1e-9  # a slope counts as not negative from minus this share of the largest slope on
+_ROUNDING = 1e-9  # a smaller step of a pair, as a share of the largest output, may be rounding alone
 _LINES, _PLACES = 512, 17  # of the search for pairs
 
 
@@ -111,8 +112,13 @@ class _Question:
     budget: Budget
 
     def answer(self, feature: int, sign: int) -> Monotone:
-        """Look for a pair, then for a proof, then for a pair at the point that spoilt the proof."""
+        """Read the weights' signs, then look for a pair, a proof, and a pair at the point that spoilt the proof."""
         started = time.monotonic()
+        rises, falls = directions(self.network.graph, feature, self.output)
+        if not (falls if sign > 0 else rises):
+            return Monotone(
+                feature, sign, Verdict.HOLDS, 1.0, time.monotonic() - started
+            )
         pair = self.pair(self.starts(), feature, sign)
         if pair is not None:
             return self._violated(feature, sign, pair, started)
@@ -135,14 +141,11 @@ class _Question:
         return torch.cat([self.box.center, corners, points])
 
     def proof(self, feature: int, sign: int) -> tuple[Result, float]:
-        """Whether the slope is nowhere below minus a tiny share of the largest slope seen."""
-        with torch.no_grad():
-            (slopes,) = self.derivative(self.starts())
-        row = torch.zeros(1, slopes[0].numel(), dtype=torch.float64)
+        """Whether the slope is nowhere negative."""
+        row = torch.zeros(1, self.box.lower.shape[1], dtype=torch.float64)
         row[0, feature] = sign
-        level = -_LEVEL * float(slopes.nan_to_num(posinf=0.0, neginf=0.0).abs().max())
         network = Network("", self.derivative, None)
-        unsafe = linear(network, self.box.lower, self.box.upper, row, level, strict=True)
+        unsafe = linear(network, self.box.lower, self.box.upper, row, 0.0, strict=True)
         shares = [0.0]
 
         def watch(event: Progress) -> None:
@@ -170,7 +173,7 @@ class _Question:
             values = sign * self.f(lines.flatten(0, 1))[0].reshape(along.shape)
         best = values.nan_to_num(nan=-math.inf).cummax(1)
         fall = torch.where(values.isfinite() & best.values.isfinite(), best.values - values, 0.0)
-        level = _LEVEL * float(values.nan_to_num(posinf=0.0, neginf=0.0).abs().max())  # less may be rounding alone
+        level = _ROUNDING * float(values.nan_to_num(posinf=0.0, neginf=0.0).abs().max())  # less may be rounding alone
         for place in fall.flatten().topk(4).indices.tolist():
             line, end = divmod(place, along.shape[1])
             found = torch.stack([lines[line, int(best.indices[line, end])], lines[line, end]])

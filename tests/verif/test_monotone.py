@@ -11,6 +11,7 @@ from cli.main import run
 from graphs import Graph, GraphBuilder
 from relaxations.sets import Box
 from tests.cli.conftest import model
+from verif.directions import directions
 from verif.errors import PropertyError
 from verif.monotone import Budget, monotone
 from verif.verdict import Verdict
@@ -74,6 +75,47 @@ def test_a_small_dip_is_found_by_the_search_for_a_proof() -> None:
     (result,) = monotone(graph, unit(2), increasing=[0], budget=Budget(timeout=60))
     assert result.verdict is Verdict.VIOLATED and result.pair is not None
     assert abs(float(result.pair[0, 1]) - 0.1234) < 1e-4
+
+
+def test_a_fall_that_is_small_beside_other_slopes_is_never_called_monotone() -> None:
+    builder = GraphBuilder()
+    weight = torch.tensor([[-1e-10, 1000.0]], dtype=torch.float64)
+    graph = builder.build([builder.add("linear", [builder.input("x", (2,), "float64")], {"weight": weight})])
+    (result,) = monotone(graph, unit(2), increasing=[0], budget=Budget(timeout=5))
+    assert result.verdict in (Verdict.VIOLATED, Verdict.UNKNOWN)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_directions_that_signs_rule_out_are_never_taken(seed: int) -> None:
+    """On random networks with few weights, so that some outputs move in one direction only."""
+    random = torch.Generator().manual_seed(seed)
+    builder = GraphBuilder()
+    value = builder.input("x", (2, 5), "float64")
+
+    def sparse(*shape: int) -> torch.Tensor:
+        kept = torch.rand(shape, generator=random) < 0.3
+        return torch.randn(shape, generator=random, dtype=torch.float64) * kept
+
+    value = builder.add("reshape", [value], attrs={"shape": (1, 2, 5)})
+    attrs = {"stride": [1], "padding": [1], "dilation": [1]}
+    value = builder.add("relu", [builder.add("conv", [value], {"weight": sparse(3, 2, 3)}, attrs=attrs)])
+    value = builder.add("scale", [value], {"factor": sparse(3, 1)})
+    left = builder.add("tanh", [builder.add("linear", [value], {"weight": sparse(4, 5)})])
+    right = builder.add("neg", [builder.add("slice", [value], attrs={"axis": 2, "start": 0, "stop": 4})])
+    value = builder.add("sub", [builder.add("maximum", [left, right]), builder.add("softplus", [right])])
+    graph = builder.build([builder.add("pad", [value], attrs={"before": [0, 0, 1], "after": [0, 0, 0], "value": 2.0})])
+    points = torch.randn(200, 2, 5, generator=random, dtype=torch.float64)
+    settled = 0
+    for feature in range(10):
+        moved = points.flatten(1).clone()
+        moved[:, feature] += torch.rand(200, generator=random, dtype=torch.float64)
+        change = (graph(moved.reshape_as(points))[0] - graph(points)[0]).flatten(1)
+        for output in range(change.shape[1]):
+            rises, falls = directions(graph, feature, output)
+            settled += not (rises and falls)
+            assert rises or bool((change[:, output] <= 1e-12).all())
+            assert falls or bool((change[:, output] >= -1e-12).all())
+    assert settled
 
 
 def test_a_softmax_head() -> None:
