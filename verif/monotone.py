@@ -116,9 +116,7 @@ class _Question:
         started = time.monotonic()
         rises, falls = directions(self.network.graph, feature, self.output)
         if not (falls if sign > 0 else rises):
-            return Monotone(
-                feature, sign, Verdict.HOLDS, 1.0, time.monotonic() - started
-            )
+            return Monotone(feature, sign, Verdict.HOLDS, 1.0, time.monotonic() - started)
         pair = self.pair(self.starts(), feature, sign)
         if pair is not None:
             return self._violated(feature, sign, pair, started)

@@ -51,7 +51,7 @@ class Job(ctypes.Structure):
         *((name, _I64) for name in ("given_stride", "out_stride", "total", "size")),
         *((name, _P) for name in ("center", "radius", "low", "high", "slopes", "bias", "arena")),
         ("arena_size", _I64),
-        *((name, _I32) for name in ("tiles", "rounds")),
+        *((name, _I32) for name in ("tiles", "rounds", "signs")),
     ]
 
 
@@ -112,10 +112,13 @@ class Region:
 
 
 class TileSweep:
-    """Backward sweeps from one value; holds the weights as the library wants them, and no state of any pass."""
+    """Backward sweeps from one value; holds the weights as the library wants them, and no state of any pass.
 
-    def __init__(self, graph: Graph, program: Program, dtype: torch.dtype) -> None:
-        self.program, self.dtype = program, dtype
+    `signs`: of its entries only the sign is asked, so that slope optimisation may stop as soon as it is known.
+    """
+
+    def __init__(self, graph: Graph, program: Program, dtype: torch.dtype, *, signs: bool = False) -> None:
+        self.program, self.dtype, self.signs = program, dtype, signs
         self._kept: list[Tensor] = []
         self._copied: list[tuple[Tensor, Tensor]] = []
         self._ops = (_Op * max(1, len(program.steps)))(*(self._op(graph, step) for step in program.steps))
@@ -183,6 +186,7 @@ class TileSweep:
         job.slot_count, job.op_count = len(slots), len(self.program.steps)
         job.at, job.input, job.size = self.program.at, self.program.input, region.size
         job.arena, job.arena_size, job.rounds = address(arena), room, region.rounds
+        job.signs = self.signs
         box = [] if region.box is None else [x.contiguous() for x in region.box]
         if box:
             job.center, job.radius = map(address, box)

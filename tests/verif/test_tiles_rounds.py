@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphs import Graph
+from graphs import Graph, GraphBuilder
 from relaxations.sets import Box
 from tests.verif.networks import mlp, residual
 from tests.verif.test_tiles import each_library as each_library, fast as fast, threads as threads
@@ -127,3 +127,26 @@ def test_boxes_that_are_not_finite(value: float) -> None:
         inner = Box(region.lower, torch.where(region.upper.isfinite(), region.upper, region.lower + 1))
         _, values = sample(graph, inner, graph.outputs[0], 0)
         assert not bool(found.isnan().any()) and bool((found <= values.amin(0) + 1e-9).all())
+
+
+def test_values_in_front_of_curved_ops_get_all_rounds_even_where_their_sign_is_known() -> None:
+    """A tile of float64 has half as many rows as one of float32: both find the same intervals."""
+    generator = torch.Generator().manual_seed(0)
+    builder = GraphBuilder()
+    value = builder.input("x", (12,))
+    for n, m in ((12, 40), (40, 40), (40, 40)):
+        weight = torch.randn(m, n, generator=generator) * 2 / n**0.5
+        value = builder.add("linear", [value], {"weight": weight, "bias": torch.full((m,), 1.5)})
+        value = builder.add("sigmoid", [value])
+    graph = builder.build([value])
+    region = box(graph, 1, 0)
+    widths = []
+    for dtype in (torch.float32, torch.float64):
+        found = Engine(graph.to(dtype)).bound(region.to(dtype), rounds=Rounds(20, 0)).intervals
+        widths.append(torch.stack([found[node.inputs[0]].width[0].double() for node in graph if node.op == "sigmoid"]))
+    assert bool(
+        (
+            widths[1][-1] < Engine(graph).bound(region.to(torch.float32)).intervals[graph[value].inputs[0]].width * 0.9
+        ).any()
+    )
+    torch.testing.assert_close(widths[0], widths[1], rtol=5e-3, atol=1e-4)

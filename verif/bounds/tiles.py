@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
+from graphs.ops import OPS, Kind
 from relaxations.kernels.cases import CaseSweep
 from relaxations.kernels.entries import Choice, Entries
 from relaxations.kernels.library import available
@@ -63,7 +64,9 @@ class TilePrograms:
         key = (at, like.dtype)
         if key not in self._made:
             program = compile_sweep(self.graph, at)
-            self._made[key] = None if program is None else TileSweep(self.graph, program, like.dtype)
+            bent = [n for n in self.graph if at in n.inputs and OPS[n.op].kind is not Kind.AFFINE]
+            signs = all(lower_slopes(self.graph, node.name) for node in bent)
+            self._made[key] = None if program is None else TileSweep(self.graph, program, like.dtype, signs=signs)
         return self._made[key]
 
 

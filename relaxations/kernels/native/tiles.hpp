@@ -61,7 +61,7 @@ struct Op {
 // Out: low and high (total) of unit rows, or low (boxes, S) of given rows; with `slopes`, the rows on the input and
 // their bias too, for unit rows the rows first and then their negations, (2, total, size) and (2, total).
 // `center` and `radius` (boxes, size) are those of boxes of inputs; without them the bounds are the bias alone.
-// `rounds`: steps of slope optimisation (needs centre and radius); unit rows whose sign is settled take no more.
+// `rounds`: steps of slope optimisation (needs centre and radius); with `signs`, unit rows whose sign is settled take no more.
 template <class F>
 struct Job {
     const Slot<F>* slots;
@@ -74,5 +74,5 @@ struct Job {
     F *low, *high, *slopes, *bias;
     void* arena;  // per thread, `arena_size` vectors
     int64_t arena_size;
-    int32_t tiles, rounds;
+    int32_t tiles, rounds, signs;
 };

@@ -225,9 +225,9 @@ class Worker {
         if (r.filled) r.each([&](int k) { to[r.flat[k]] = r.at[k][lane]; });
     }
 
-    // Whether every unit row's sign is known; given rows go on to the last round.
+    // Whether every unit row's sign is known, where nothing else is asked; given rows go on to the last round.
     virtual bool settled() {
-        if (job.given) return false;
+        if (job.given || !job.signs) return false;
         for (int lane = 0; lane < count; ++lane)
             if (!(best[lane] >= 0) && !(best[LANES<F> / 2 + lane] >= 0)) return false;
         return true;
