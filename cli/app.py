@@ -79,7 +79,7 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
         raise UsageError(
             "C104", f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv"
         )
-    if options.explain:
+    if options.explain and property is None and options.input is None:
         from cli.look import explain
 
         return explain(first)

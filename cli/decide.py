@@ -109,6 +109,7 @@ def solve(
             None,
             query,
             timeout=left,
+            strategy=options.strategy,
             device=options.device,
             seed=options.seed,
             memory=memory_bytes(options.memory),

@@ -28,6 +28,8 @@ class Options:
     "Memory for the whole process, such as 2GB or 512MB; work that would not fit is done in slices."
     network: Annotated[tuple[str, ...], Parameter(group=_SEARCH, negative=())] = ()
     "NAME=FILE: the model of a network that a VNN-LIB 2.0 query declares; once for each."
+    strategy: Annotated[Literal["auto", "boxes", "signs", "values", "random"], Parameter(group=_SEARCH)] = "auto"
+    "What is split: input boxes, signs of ReLU inputs, ranges of any values; or anything at random. Every one is sound."
     device: Annotated[str, Parameter(group=_SEARCH)] = "cpu"
     "Where torch computes: cpu, cuda, cuda:1."
     seed: Annotated[int, Parameter(group=_SEARCH)] = 0
@@ -51,7 +53,7 @@ class Options:
     graph: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
     "Draw the model's graph (.svg)."
     explain: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
-    "Describe the model and what its bound passes cost, and decide nothing."
+    "Say which strategy was chosen and why; of a model alone, what it is and what its bound passes cost."
     quiet: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
     "No progress, and nothing on stdout but the verdict."
     verbose: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False

@@ -37,9 +37,11 @@ def verdict_line(result: Result, title: str) -> str:
     return "   ".join([*parts, f"{result.seconds:.2f} s"])
 
 
-def text(result: Result, title: str, replay: str = "") -> str:
+def text(result: Result, title: str, replay: str = "", *, explain: bool = False) -> str:
     """The verdict line and below it what a person needs to believe it or to go on."""
     lines = [verdict_line(result, title)]
+    if explain:
+        lines.append(f"  strategy {result.strategy}")
     if result.reason and result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT, Verdict.ERROR):
         lines.append(f"  because  {result.reason}")
     if result.counterexample is not None:
@@ -66,6 +68,7 @@ def as_json(result: Result, facts: Mapping[str, Any]) -> str:
         "domains": result.domains,
         "seconds": round(result.seconds, 6),
         "reason": result.reason,
+        "strategy": result.strategy,
         "warnings": list(result.warnings),
         "counterexample": None if cex is None else {"inputs": _plain(cex.inputs), "outputs": _plain(cex.outputs)},
     }
@@ -100,7 +103,7 @@ def render(query: Query, result: Result, asked: Asked, options: Options) -> str:
         case _ if options.quiet:
             return verdict_line(result, asked.title)
         case _:
-            return text(result, asked.title, asked.replay_line(options.counterexample))
+            return text(result, asked.title, asked.replay_line(options.counterexample), explain=options.explain)
 
 
 def order(query: Query) -> list[str]:

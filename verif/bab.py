@@ -19,12 +19,11 @@ from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
 from verif.rounding import EPS, of_terms
-from verif.signs import STORE_BYTES, SignSearch
+from verif.strategy import RegionSearch, Strategy, Task
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
 FIRST = (NO_ROUNDS, Rounds(2, 8), Rounds(8, 40))  # slope optimisation of the first batch, until it is refuted
 INSIDE = Rounds(2, 4)  # and inside the tree (measured on ACAS Xu: fewer rounds make more boxes, more make slower ones)
-FEW_INPUTS = 24  # up to which boxes are cut; beyond, the signs of ReLU inputs are split
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 
 
@@ -63,6 +62,8 @@ class Search:
     domains: Domains
     noise: Tensor
     ration: Ration = UNLIMITED
+    strategy: Strategy = field(default_factory=Strategy)
+    why: str = ""
     batch: int = 64
     done: int = 0
     unresolved: int = 0
@@ -71,6 +72,9 @@ class Search:
     lower_bound: float = math.inf
     started: float = field(default_factory=time.monotonic)
     threads: int = field(default_factory=torch.get_num_threads)
+
+    def __post_init__(self) -> None:
+        self.chance = self.strategy.chance
 
     def run(self) -> Iterator[Progress | Candidate]:
         """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
@@ -83,8 +87,8 @@ class Search:
             gaps, result, survivors, atoms = self.bound(batch)
             if len(survivors):
                 yield from self.candidates(survivors, result, atoms)
-                signs = self.signs(survivors, gaps, atoms)
-                if signs is None or not (yield from self.by_signs(signs, survivors)):
+                other = self.alone(survivors, gaps, atoms)
+                if other is None or not (yield from self.by_region(other, survivors)):
                     self.split(survivors, gaps, result, atoms)
             self.resize(size, time.monotonic() - begun)
             yield self.progress()
@@ -181,39 +185,30 @@ class Search:
         for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
             yield Candidate(points[index], int(region[index]))
 
-    def signs(self, domains: Domains, gaps: Tensor, atoms: Tensor) -> SignSearch | None:
-        """A search over signs for the one region that is left, where it has too many inputs to be cut along them."""
+    def alone(self, domains: Domains, gaps: Tensor, atoms: Tensor) -> RegionSearch | None:
+        """Another search than over boxes for the one region that is left."""
         ids, _ = self.table.clause_ids(domains.region)
-        many = domains.lower.shape[1] > FEW_INPUTS and self.query.property.center is None
-        if not many or len(domains) != 1 or len(self.domains) or ids.shape[1] != 1:
+        box = Box(domains.lower.double(), domains.upper.double())
+        if len(domains) != 1 or len(self.domains) or ids.shape[1] != 1 or self.query.property.center is not None:
+            self.why = self.why or "boxes: several regions, factors or balls"
             return None
         left = gaps[0, 0] <= 0
         clause, atom = ids[0, 0][left], atoms[0, 0][left]
         place = ((self.table.atoms[clause] == atom[:, None]) & self.table.used[clause]).int().argmax(1)
         limit = self.table.thresholds[clause, place] + self.noise_in(torch.float64)[atom]
-        box = Box(domains.lower.double(), domains.upper.double())
         rows = torch.eye(len(self.noise), dtype=torch.float64)[atom][None]
-        if not self.exact.has_signs(box):
-            return None
-        return SignSearch(self.exact, box, rows, limit, self.deadline, min(STORE_BYTES, self.ration.store_bytes))
+        found, why = self.strategy.search(Task(self.exact, box, rows, limit, self.deadline, self.ration))
+        self.why = self.why or why
+        return found
 
-    def by_signs(self, search: SignSearch, domains: Domains) -> Generator[Progress | Candidate, None, bool]:
-        """Let a search over signs decide the last region; whether it did, or has no more time."""
+    def by_region(self, search: RegionSearch, domains: Domains) -> Generator[Progress | Candidate, None, bool]:
+        """Let another search decide the last region; whether it did, or has no more time."""
         torch.set_num_threads(self.threads)
         before = self.done
         self.domains.push(domains)  # open until the search is over: attacks go on
         for _ in search.run():
             self.done = before + search.done
-            points = search.points.float()
-            region = domains.region.expand(len(points))
-            gap = self.attacker.gap(points, region)
-            begun = time.monotonic()
-            if len(points) and not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
-                width = (domains.upper - domains.lower).float().expand_as(points)
-                points, gap = self.attacker.descend(points, width, region, Budget(20, 0.1, self.deadline))
-                self.attacked += time.monotonic() - begun
-            for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
-                yield Candidate(points[index], int(region[index]))
+            yield from self.tried(search.points.float(), domains)
             domains.worst = torch.full_like(domains.worst, min(search.lowest, 0.0))
             self.domains.worst = domains.worst
             yield replace(self.progress(), open=len(search.open))
@@ -223,6 +218,19 @@ class Search:
         if not search.unresolved:
             self.proved, self.lower_bound = 1.0, min(self.lower_bound, 0.0)
         return not search.unresolved
+
+    def tried(self, points: Tensor, domains: Domains) -> Iterator[Candidate]:
+        """Points (P, n) of the region and, now and then, what a descent makes of them."""
+        region = domains.region.expand(len(points))
+        if not len(points):
+            return
+        gap, begun = self.attacker.gap(points, region), time.monotonic()
+        if not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
+            width = (domains.upper - domains.lower).float().expand_as(points)
+            points, gap = self.attacker.descend(points, width, region, Budget(20, 0.1, self.deadline))
+            self.attacked += time.monotonic() - begun
+        for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
+            yield Candidate(points[index], int(region[index]))
 
     def split(self, domains: Domains, gaps: Tensor, result: Pass, atoms: Tensor) -> None:
         """Clip the boxes, cut each along its most promising axis and push the halves."""
@@ -258,6 +266,8 @@ class Search:
         slopes = (result.slopes if result.steep is None else result.steep).abs()
         least = (0.01 * slopes.amax(-1, keepdim=True)).clamp(min=torch.finfo(slopes.dtype).tiny)
         slopes = slopes.clamp(min=least)  # where no line depends on the input, the widest axis is cut
+        if self.chance is not None:
+            slopes = torch.rand(slopes.shape, generator=self.chance, dtype=slopes.dtype)
         return torch.einsum("bs,bsn->bn", weight, slopes)
 
     def clip(self, domains: Domains, result: Pass) -> tuple[Domains, Tensor]:

@@ -65,6 +65,7 @@ class PointSearch:
     most: int = BATCH
     done: int = 0
     unresolved: int = 0
+    why: str = "points: the input set is finitely many points for the network"
     lower_bound: float = math.inf
     started: float = field(default_factory=time.monotonic)
 

@@ -127,7 +127,9 @@ class Sweeps(NamedTuple):
 
 @dataclass
 class SignSearch:
-    """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted."""
+    """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted; with
+    `chance`, which neuron is split is drawn at random.
+    """
 
     engine: Engine
     box: Box
@@ -135,6 +137,7 @@ class SignSearch:
     limit: Tensor
     deadline: float
     store_bytes: int = STORE_BYTES
+    chance: torch.Generator | None = None
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
@@ -231,7 +234,10 @@ class SignSearch:
         found = self._bound(sweeps.quick, cases, LOOK)
         cases.keep(found)
         gap = (found.low - self.limit[cases.row]).reshape(candidates, 2, count).clamp(max=0)
-        score = torch.where(slot.T >= 0, gap.amin(1) + SHARE * gap.amax(1), -math.inf)
+        score = gap.amin(1) + SHARE * gap.amax(1)
+        if self.chance is not None:
+            score = torch.rand(score.shape, generator=self.chance, dtype=score.dtype)
+        score = torch.where(slot.T >= 0, score, -math.inf)
         children = (score.argmax(0) * 2 + torch.arange(2)[:, None]) * count + torch.arange(count)
         cases = cases.where(children.flatten())
         left = self._left(sweeps.exact, cases, cases.bound > self.limit[cases.row])

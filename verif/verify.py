@@ -29,6 +29,7 @@ from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.query import Property, Query, Source, compile_query
 from verif.rounding import jumps, noise
+from verif.strategy import Strategy
 from verif.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Counterexample:
 class Result:
     """A verdict and its evidence. `lower_bound`: no point is nearer to a violation than this (0 when parts of the input
     set were cut off unmeasured), or the worst gap that is still open (negative) where the verdict is not HOLDS;
-    `domains` counts the sub-problems bounded; `reason` says why the verdict is UNKNOWN or TIMEOUT.
+    `domains` counts the sub-problems bounded; `reason` says why the verdict is UNKNOWN or TIMEOUT; `strategy` which
+    search decided, and why that one.
     """
 
     verdict: Verdict
@@ -61,39 +63,40 @@ class Result:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     reason: str = ""
+    strategy: str = ""
 
 
 def verify(
-    model: Source | None,
+    model: Source | Mapping[str, Source] | Sequence[tuple[str, Source]] | None,
     property: str | Path | Property | Query,
     *,
-    networks: Mapping[str, Source] | Sequence[tuple[str, Source]] | None = None,
     timeout: float | None = None,
+    strategy: str = "auto",
     device: str = "cpu",
     seed: int = 0,
     memory: int | None = None,
     on_event: OnEvent | None = None,
 ) -> Result:
-    """Decide a property of a model (or of several `networks`, by name) within `timeout` seconds and `memory` bytes.
+    """Decide a property of a model (or of several, by name) within `timeout` seconds and `memory` bytes.
 
     The memory is that of the whole process (with another device: of the device); work that would not fit is done in
     slices. A warning says so where even one box and one row need more.
-    `property` is a VNN-LIB file, a `Property` (see `verif.properties`) or a compiled `Query`. Raises VerifError when
+    `property` is a VNN-LIB file, a `Property` (see `verif.properties`) or a compiled `Query` (then without a model).
+    `strategy` is one of `verif.strategy.STRATEGIES`; every one is sound. Raises VerifError when
     the model or the property cannot be read; a Ctrl-C ends the search with what is known (reason "interrupted").
     """
     started = time.monotonic()
     if isinstance(property, Query):
         query = property
     else:
-        given = networks if networks is not None else model
-        if given is None:
-            raise TypeError("verify() needs a model, or networks by name")
-        query = compile_query(property, given)
+        if model is None:
+            raise TypeError("verify() needs a model, or several by name")
+        query = compile_query(property, model)
     threads = torch.get_num_threads()
     try:
         # The default device is a mode that every torch call pays for.
         with torch.device(device) if device != "cpu" else nullcontext():
-            return Run(query, started, timeout, seed, on_event, memory).result()
+            return Run(query, started, timeout, Strategy(strategy, seed), on_event, memory).result()
     finally:
         torch.set_num_threads(threads)
 
@@ -105,7 +108,7 @@ class Run:
     query: Query
     started: float
     timeout: float | None = None
-    seed: int = 0
+    strategy: Strategy = field(default_factory=Strategy)
     on_event: OnEvent | None = None
     memory: int | None = None
     search: Search | PointSearch | None = field(default=None, init=False)
@@ -195,11 +198,11 @@ class Run:
         ration = self._ration(work)
         attacker = Attacker(single, table, self._project, ration.points)
         regions = torch.arange(0, count, max(1, count // POINTS))[:POINTS]
-        box, generator = self._inner(regions), torch.Generator(device).manual_seed(self.seed)
+        box, generator = self._inner(regions), torch.Generator(device).manual_seed(self.strategy.seed)
         points = starts(box.lower, box.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
         error = noise(single, double, points)
         engine, exact = (Engine(graph, chunk_bytes=ration.chunk_bytes) for graph in (work, double))
-        return Search(query, engine, exact, table, attacker, self.deadline, domains, error, ration)
+        return Search(query, engine, exact, table, attacker, self.deadline, domains, error, ration, self.strategy)
 
     def _ration(self, graph: Graph) -> Ration:
         """What the run may hold at once."""
@@ -224,7 +227,7 @@ class Run:
 
     def _attack(self, search: Search, count: int, steps: int) -> Result | None:
         """Gradient descent from random starts in the regions of the worst open domains."""
-        generator = torch.Generator(torch.get_default_device()).manual_seed(self.seed + search.done)
+        generator = torch.Generator(torch.get_default_device()).manual_seed(self.strategy.seed + search.done)
         open_domains = search.domains
         worst = torch.topk(open_domains.worst, min(64, len(open_domains)), largest=False).indices
         regions = torch.unique(open_domains.region[worst])
@@ -261,6 +264,7 @@ class Run:
             time.monotonic() - self.started,
             (*self.query.property.warnings, *self.warnings),
             reason,
+            (search and search.why) or "none: the first bounds and points decided",
         )
 
 

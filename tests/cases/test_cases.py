@@ -50,7 +50,7 @@ def name(entry: Entry) -> str:
 def test_verdict_is_as_expected(entry: Entry) -> None:
     several = len(entry.networks) > 1
     model = None if several else entry.networks["f"]
-    result = verify(model, entry.path, networks=entry.networks if several else None, timeout=60)
+    result = verify(entry.networks if several else model, entry.path, timeout=60)
     assert result.verdict.label == entry.expected
     if result.counterexample is not None:
         point = np.concatenate([value.ravel() for value in result.counterexample.inputs.values()])

@@ -1,0 +1,95 @@
+"""Which search decides a region that one pass leaves open, and why.
+
+Boxes are cut where inputs are few: everything inside tightens with them. With more inputs the signs of ReLU inputs are
+split, thousands of cases a second; and where other ops bend the network, the ranges of any values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from relaxations.sets import Box
+from verif.bounds import Engine
+from verif.bounds.memory import Ration
+from verif.signs import STORE_BYTES, SignSearch
+from verif.values import ValueSearch
+
+STRATEGIES = ("auto", "boxes", "signs", "values", "random")
+FEW_INPUTS = 24  # up to which boxes are cut
+
+
+class RegionSearch(Protocol):
+    """The search over the rows of one region; see `SignSearch` and `ValueSearch`."""
+
+    done: int
+    unresolved: int
+    points: Tensor
+
+    @property
+    def open(self) -> Sized:
+        """The open cases."""
+
+    @property
+    def lowest(self) -> float:
+        """The lowest bound of an open case beyond its limit."""
+
+    def run(self) -> Iterator[None]:
+        """Search until no case is open, or the deadline."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows (1, S, M) over one box (1, n); row s is refuted by a bound above limit[s]. `engine` bounds in float64."""
+
+    engine: Engine
+    box: Box
+    rows: Tensor
+    limit: Tensor
+    deadline: float
+    ration: Ration
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What the user wants: a name of `STRATEGIES`, and the seed of random choices."""
+
+    name: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in STRATEGIES:
+            raise ValueError(f"strategy is one of {', '.join(STRATEGIES)}, not '{self.name}'")
+
+    @property
+    def chance(self) -> torch.Generator | None:
+        """What draws the splits, where they are random."""
+        return torch.Generator().manual_seed(self.seed) if self.name == "random" else None
+
+    def search(self, task: Task) -> tuple[RegionSearch | None, str]:
+        """The search for one region (None: cut boxes), and why."""
+        inputs = task.box.lower.shape[1]
+        why = f"{inputs} inputs"
+        if self.name == "boxes":
+            return None, "boxes: as asked"
+        if self.name in ("auto", "random") and inputs <= FEW_INPUTS:
+            return None, f"boxes: {why} are few enough to be cut"
+        if self.name != "values" and task.engine.has_signs(task.box):
+            asked = "as asked" if self.name == "signs" else f"{why} are too many to be cut, and every kink is a ReLU's"
+            return self._signs(task), f"signs: {asked}"
+        if self.name == "signs":
+            return None, "boxes: this network has other kinks than ReLU's, or no tile sweeps"
+        asked = "as asked" if self.name == "values" else f"{why} are too many to be cut, and other ops than ReLU bend"
+        return self._values(task), f"values: {asked}"
+
+    def _signs(self, task: Task) -> RegionSearch:
+        store = min(STORE_BYTES, task.ration.store_bytes)
+        return SignSearch(task.engine, task.box, task.rows, task.limit, task.deadline, store, chance=self.chance)
+
+    def _values(self, task: Task) -> RegionSearch:
+        most = task.ration.boxes
+        return ValueSearch(task.engine, task.box, task.rows, task.limit, task.deadline, most, chance=self.chance)
