@@ -65,10 +65,8 @@ class Forms:
         return y is not None and bound(self.program, self.triangles, node, self.objective, y) > 0
 
     def _solve(self, form: Linear, at: Array, box: tuple[Array, Array], deadline: float) -> Solution | None:
-        cost = np.zeros(form.width)
-        cost[self.program.size] = 1.0
         lower, upper = (np.append(end, e) for end, e in zip(box, self._range, strict=True))
-        return form.solve(cost, at, lower, upper, deadline - time.monotonic())
+        return form.solve(at, lower, upper, deadline - time.monotonic())
 
     def _found(self, solution: Solution, node: Node | None = None) -> Found:
         """What a solution says about the variables; misses of signs count in the sub-problem as its own rows."""
@@ -125,7 +123,8 @@ class Forms:
             blocks.append(sparse.hstack([rows, column, *last]))
         rows, count = sparse.vstack(blocks, format="csr"), len(self.program.before) if binary else 0
         equal = sparse.hstack([self.program.equal, sparse.csr_array((len(self.program.equal_at), 1 + count))])
-        return Linear(equal.tocsr(), self.program.equal_at, rows, count)
+        cost = np.append(np.zeros(self.program.size), 1.0)
+        return Linear(cost, equal.tocsr(), self.program.equal_at, rows, count)
 
     def _switches(self, rows: int, switch: Array | None) -> Sparse:
         import scipy.sparse as sparse

@@ -35,16 +35,16 @@ class Solution:
 class Linear:
     """Minimise cost @ v where equal @ v = equal_at, rows @ v <= at and lower <= v <= upper.
 
-    Compiled once; cost, at, lower and upper are given anew to each solution. Equations and rows have `binary` columns
+    Compiled once; at, lower and upper are given anew to each solution. Equations and rows have `binary` columns
     more than there are entries of v: those of variables that are 0 or 1.
     """
 
-    def __init__(self, equal: Sparse, equal_at: Array, rows: Sparse, binary: int = 0) -> None:
+    def __init__(self, cost: Array, equal: Sparse, equal_at: Array, rows: Sparse, binary: int = 0) -> None:
         import cvxpy as cp
 
-        free = self.width = equal.shape[1] - binary
+        free = len(cost)
         self.at = cp.Parameter(rows.shape[0])
-        self.cost, self.lower, self.upper = (cp.Parameter(free) for _ in range(3))
+        self.lower, self.upper = cp.Parameter(free), cp.Parameter(free)
         self.variable = cp.Variable(free, bounds=[self.lower, self.upper])
         left = rows[:, :free] @ self.variable
         if binary:
@@ -52,15 +52,15 @@ class Linear:
         self.rows = left <= self.at
         self.equal = equal[:, :free] @ self.variable == equal_at if equal.shape[0] else None
         constraints = [self.rows] if self.equal is None else [self.rows, self.equal]
-        self.problem = cp.Problem(cp.Minimize(self.cost @ self.variable), constraints)
+        self.problem = cp.Problem(cp.Minimize(cost @ self.variable), constraints)
 
-    def solve(self, cost: Array, at: Array, lower: Array, upper: Array, seconds: float = math.inf) -> Solution | None:
+    def solve(self, at: Array, lower: Array, upper: Array, seconds: float = math.inf) -> Solution | None:
         """The best point that was found in time; None where there is none, as where conditions exclude each other."""
         import cvxpy as cp
 
         if seconds <= 0:
             return None
-        self.cost.value, self.at.value, self.lower.value, self.upper.value = cost, at, lower, upper
+        self.at.value, self.lower.value, self.upper.value = at, lower, upper
         solver = preferred()
         limit, options = SOLVERS[solver]
         if math.isfinite(seconds):

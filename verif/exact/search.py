@@ -48,9 +48,10 @@ def worthwhile(graph: Graph, found: Pass, most: int = MOST_OPEN) -> bool:
 
 @dataclass
 class ExactSearch:
-    """The search over boxes (B, n) of regions (B,), in float64. `noise` (M,) is what rounding inside the network may
-    add to bounds. After each step of `run`, `points` (P, n) are worth a replay, also where float32 calls them too high by
-    little.
+    """The search over boxes (B, n) of regions (B,), in float64.
+
+    `noise` (M,) is what rounding inside the network may add to bounds. After each step of `run`, `points` (P, n) are
+    worth a replay, also where float32 calls their atoms too high by little.
     """
 
     engine: Engine

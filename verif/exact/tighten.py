@@ -45,10 +45,9 @@ def _layer(program: Program, number: int, columns: Index, deadline: float) -> Pr
     """Tighter bounds of variables of one block."""
     part = before(program, number)
     triangles = part.triangles()
-    form = Linear(part.equal, part.equal_at, triangles.rows)
     lower, upper = program.lower.copy(), program.upper.copy()
     for column in columns:
-        low, high = (_end(part, triangles, form, int(column), sign, deadline) for sign in (1.0, -1.0))
+        low, high = (_end(part, triangles, int(column), sign, deadline) for sign in (1.0, -1.0))
         lower[column] = np.clip(low, lower[column], upper[column])
         upper[column] = np.clip(-high, lower[column], upper[column])
     after = np.maximum(upper[program.before], 0.0)
@@ -56,13 +55,14 @@ def _layer(program: Program, number: int, columns: Index, deadline: float) -> Pr
     return replace(program, lower=lower, upper=upper)
 
 
-def _end(part: Program, triangles: Triangles, form: Linear, column: int, sign: float, deadline: float) -> float:
+def _end(part: Program, triangles: Triangles, column: int, sign: float, deadline: float) -> float:
     """A lower bound of sign * v[column]; -inf where there is none."""
     import scipy.sparse as sparse
 
     cost = np.zeros(part.size)
     cost[column] = sign
-    found = form.solve(cost, triangles.at, part.lower, part.upper, deadline - time.monotonic())
+    form = Linear(cost, part.equal, part.equal_at, triangles.rows)
+    found = form.solve(triangles.at, part.lower, part.upper, deadline - time.monotonic())
     if found is None or found.rows is None or found.equal is None:
         return -np.inf
     size = np.maximum(np.abs(part.lower[column]), np.abs(part.upper[column]))
