@@ -11,6 +11,7 @@ from torch import Tensor
 from graphs import Graph, GraphBuilder
 from graphs.ir import INPUT
 from graphs.passes import simplify
+from graphs.passes.layout import absorb_transposes
 from graphs.passes.order import order_units
 from verif.errors import PropertyError
 from verif.query import Network, Property, Query, key
@@ -44,7 +45,7 @@ def compose(property: Property, networks: Sequence[Network]) -> Query:
     graph = joiner.builder.build([atoms[property.atoms.outputs[0]]])
     if len(networks) > 1:  # what they have in common, up to the order of hidden units, is computed and bounded once
         graph = order_units(graph)
-    return replace(query, graph=simplify(graph))
+    return replace(query, graph=absorb_transposes(simplify(graph)))
 
 
 def _positions(property: Property, network: Network, name: str) -> Tensor:
