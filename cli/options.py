@@ -15,6 +15,7 @@ from cli.errors import UsageError
 _SEARCH = Group("Search", sort_key=1)
 _LOCAL = Group("Local robustness", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
+_Strategy = Literal["auto", "boxes", "signs", "values", "exact", "random"]
 
 
 @Parameter(name="*")
@@ -28,8 +29,8 @@ class Options:
     "Memory for the whole process, such as 2GB or 512MB; work that would not fit is done in slices."
     network: Annotated[tuple[str, ...], Parameter(group=_SEARCH, negative=())] = ()
     "NAME=FILE: the model of a network that a VNN-LIB 2.0 query declares; once for each."
-    strategy: Annotated[Literal["auto", "boxes", "signs", "values", "random"], Parameter(group=_SEARCH)] = "auto"
-    "What is split: input boxes, signs of ReLU inputs, ranges of any values; or anything at random. Every one is sound."
+    strategy: Annotated[_Strategy, Parameter(group=_SEARCH)] = "auto"
+    "What is split: input boxes, signs of ReLU inputs, ranges of any values; linear programs; random splits. All sound."
     device: Annotated[str, Parameter(group=_SEARCH)] = "cpu"
     "Where torch computes: cpu, cuda, cuda:1."
     seed: Annotated[int, Parameter(group=_SEARCH)] = 0

@@ -19,7 +19,7 @@ from verif.bounds.memory import Ration
 from verif.signs import STORE_BYTES, SignSearch
 from verif.values import ValueSearch
 
-STRATEGIES = ("auto", "boxes", "signs", "values", "random")
+STRATEGIES = ("auto", "boxes", "signs", "values", "exact", "random")
 FEW_INPUTS = 24  # up to which boxes are cut
 
 

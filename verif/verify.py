@@ -19,6 +19,7 @@ from torch import Tensor
 
 from graphs import Graph
 from relaxations.sets import Box
+from verif.alongside import Alongside
 from verif.attack import Attacker, Budget, starts
 from verif.bab import Candidate, Progress, Search, met
 from verif.bounds import Engine
@@ -140,6 +141,9 @@ class Run:
         found = self._attack(search, 64, 8)
         if found is not None:
             return found
+        beside = Alongside(search, search.domains.where(torch.arange(len(search.domains))))
+        if self.strategy.name == "exact":
+            return self._alone(beside) or self._ended(search, beside)
         attacks = _intensity()
         for event in search.run():
             if isinstance(event, Candidate):
@@ -151,9 +155,36 @@ class Run:
                 found = self._attack(search, *next(attacks))
                 now = time.monotonic() - self.started
                 self.next_attack = now + 8 * (now - spent) + 0.2
+            found = found or self._tried(beside.turn())
             if found is not None:
                 return found
+            if beside.refuted:
+                break
+        if search.unresolved and not len(search.domains):
+            found = self._alone(beside)
+        return found or self._ended(search, beside)
+
+    def _alone(self, beside: Alongside) -> Result | None:
+        """Let the exact search run to its end; a counterexample, if it finds one."""
+        beside.alone = True
+        return self._tried(beside.turn())
+
+    def _tried(self, steps: Iterator[Tensor]) -> Result | None:
+        """VIOLATED, if one of the points (P, n) of some step is replayed."""
+        for points in steps:
+            for point in points:
+                found = self._replayed(point)
+                if found is not None:
+                    return found
+        return None
+
+    def _ended(self, search: Search, beside: Alongside) -> Result:
+        """What is known when no search goes on."""
+        if beside.refuted:
+            return self._result(Verdict.HOLDS)
         if len(search.domains):
+            if beside.why and time.monotonic() < self.deadline:
+                return self._result(Verdict.UNKNOWN, reason=beside.why)
             return self._result(Verdict.TIMEOUT, reason="the time was used up")
         if search.unresolved:
             return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} boxes are too small to split, yet open")

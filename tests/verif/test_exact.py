@@ -223,7 +223,7 @@ def test_tightened_intervals_hold_and_are_tighter(seed: int) -> None:
     for x in region.sample(300)[0]:
         v = tight.values(x.numpy())
         assert (v >= tight.lower).all() and (v <= tight.upper).all()
-    again = Engine(graph).bound(region, known=known(tight, found))
+    again = Engine(graph).bound(region, within=known(tight, found))
     assert float(again.lower) > float(found.lower)
     assert float(again.lower) <= float(graph(region.sample(300)[0])[0].min())
     late = tighten(made, np.arange(len(made.before)), time.monotonic() - 1)

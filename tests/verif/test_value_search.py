@@ -104,7 +104,7 @@ def test_every_strategy_gives_the_same_verdicts(name: str, strategy: str) -> Non
         assert result.verdict is not wrong
         if strategy == "auto":
             assert result.verdict is expected
-        assert result.strategy.split(":")[0] in ("none", "boxes", "signs", "values")
+        assert result.strategy.split(":")[0] in ("none", "boxes", "signs", "values", "exact")
 
 
 def test_unknown_strategies_are_refused() -> None:
