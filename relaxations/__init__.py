@@ -3,13 +3,14 @@
 from relaxations import (
     affine as affine,
     clarke as clarke,
+    logsumexp as logsumexp,
     matmul as matmul,
     maximum as maximum,
-    normalisers as normalisers,
     norms as norms,
     products as products,
     scalar as scalar,
     selection as selection,
+    softmax as softmax,
 )
 from relaxations.rule import (
     RULES as RULES,

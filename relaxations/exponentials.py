@@ -1,0 +1,62 @@
+"""Sums of exponentials along the last axis, in logarithms: leave-one-out sums, and chords of exp.
+
+Everything is measured from the largest entry, as in the two-pass softmax of Dukhan and Ablavatski (2020, arXiv
+2001.04438), so nothing over- or underflows before a ratio is taken. A sum over all entries but one is never a total minus
+a term that dominates it. Lanes are (B, L, n).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from relaxations.products import ratio
+from relaxations.rule import Interval
+
+
+class Rest(NamedTuple):
+    """Of entries a (B, L, n): log-sum-exp of the others for each, the largest one's place (0 or 1), and its value."""
+
+    others: Tensor
+    largest: Tensor
+    top: Tensor
+
+
+def rest(a: Tensor) -> Rest:
+    """Leave-one-out sums. Beside the largest no term is more than half of the sum, and its own rest is summed apart."""
+    top, place = a.max(-1, keepdim=True)
+    largest = torch.zeros_like(a).scatter(-1, place, 1.0)
+    if a.shape[-1] == 1:
+        return Rest(torch.full_like(a, -torch.inf), largest, top)
+    first = largest > 0
+    spread = torch.where(first, 0, (a - top).exp())
+    small = spread.sum(-1, keepdim=True)
+    alone = a.masked_fill(first, -torch.inf).logsumexp(-1, keepdim=True)
+    return Rest(torch.where(first, alone, top + torch.log1p((small - spread).clamp(min=0))), largest, top)
+
+
+def others_logsumexp(a: Tensor) -> Tensor:
+    """For each entry the log-sum-exp of the others along the last axis (-inf where there are none)."""
+    return rest(a).others
+
+
+class Chords(NamedTuple):
+    """Logarithms of the chords of exp over boxes, at points, and of their slopes (-inf where the width is 0)."""
+
+    value: Tensor
+    slope: Tensor
+
+
+def exp_chords(x: Interval, at: Tensor) -> Chords:
+    """e^u (e^-w + (1 - e^-w) (at - l) / w) and e^u (1 - e^-w) / w for the width w: stable for widths of every size.
+
+    A width of 0 has slope 0 and value e^u; a tangent in its place would not be an upper bound.
+    """
+    width = x.width
+    fall, rise = (-width).exp(), -torch.expm1(-width)
+    inside = (fall + rise * ratio(at - x.lower, width)).clamp(min=torch.finfo(at.dtype).tiny, max=1)
+    wide = width > 0
+    steep = torch.where(wide, rise, 1) / torch.where(wide, width, 1)
+    return Chords(x.upper + inside.log(), torch.where(wide, x.upper + steep.log(), -torch.inf))

@@ -1,0 +1,238 @@
+"""Softmax: exact intervals and planes.
+
+With t_i = x_i minus the log-sum-exp of the others, softmax_i = s(t_i): the logistic sigmoid of one number that is concave
+in x. Exact intervals come from t_i at opposite ends. The upper plane is a tangent of (concave envelope of s) of t_i, which
+is below the upper bounds ER and LSE of Wei et al. (2023, arXiv 2303.01713) everywhere; the lower plane is the best of
+tangents of convex functions in which chords stand for the exponentials of the other entries. Every point of the box is a
+sound place for the tangents; the midpoint is the best one on average, others serve single rows better, and one for all
+entries of a lane is as good as one for each. Nothing is added to a denominator or clamped: bounds hold on boxes of any
+width. Lanes are (B, L, n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from relaxations.envelopes import sigmoid_above, sigmoid_below
+from relaxations.exponentials import exp_chords, others_logsumexp, rest
+from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
+from relaxations.planes import ordered
+from relaxations.products import middle
+from relaxations.rule import Call, Interval, rule
+
+
+def logits(x: Interval) -> Interval:
+    """Exact range of t_i, (B, L, n)."""
+    return Interval(x.lower - others_logsumexp(x.upper), x.upper - others_logsumexp(x.lower))
+
+
+def _largest(values: Tensor, largest: Tensor) -> Tensor:
+    """The values at the places (0 or 1), (B, L, 1)."""
+    return torch.where(largest > 0, values, 0).sum(-1, keepdim=True)
+
+
+def _zero_at(places: Tensor, values: Tensor) -> Tensor:
+    """The values, 0 at the places (0 or 1)."""
+    return torch.where(places > 0, 0, values)
+
+
+def softmax_above(x: Interval, at: Tensor) -> Side:
+    """SIG: tangents at `at` of envelope(t_i), concave because t_i is and the envelope rises; each entry's is exact.
+
+    The slope in x_j is -k_i e^(x_j) over the sum of the others of i; the largest entry's others have a sum of their own.
+    """
+    others, largest, top = rest(at)
+    value, k = sigmoid_above(logits(x), at - others)
+    share = (at - top).exp()
+    left = _zero_at(largest, -k * (top - others).clamp(max=0).exp())
+    steep, own_rest = _largest(k, largest), _largest(others, largest)
+    pivot = _zero_at(largest, -steep * (at - own_rest).clamp(max=0).exp())
+    return Side(k - left * share, value, ((left, share), (largest, pivot))).through(at, value)
+
+
+class Lowers(NamedTuple):
+    """Candidates below: value, slope on the own entry, and factor on the chords' slopes over e^shift."""
+
+    value: Tensor
+    own: Tensor
+    left: Tensor
+
+
+def _sig(t: Interval, tau: Tensor, scale: Tensor) -> Lowers:
+    """Tangent of (convex envelope of s on t)(tau), where `scale` is e^shift over the sum of the others."""
+    value, k = sigmoid_below(t, torch.minimum(torch.maximum(tau, t.lower), t.upper))
+    return Lowers(value, k, -k * scale)
+
+
+def softmax_below(x: Interval, at: Tensor) -> Side:
+    """The best at `at` of tangents of convex functions; A sums chords of exp over the others, r is the largest chord.
+
+    SIG: envelope(x_i - log A). LSE: e^(x_i) over the sum of all chords. SIG of differences: the same with x_j - x_r in
+    place of x_j, which for two entries needs no chord at all. For r itself also ER, s(-log A) with x_j - x_r, and SIG of
+    differences to the second largest.
+    """
+    t, chords = logits(x), exp_chords(x, at)
+    total = rest(chords.value)
+    r, top = total.largest, total.top
+    best = _sig(t, at - total.others, (top - total.others).clamp(max=0).exp())
+    whole = chords.value.logsumexp(-1, keepdim=True)
+    share = (at - whole).exp()
+    plain = Lowers(share, share, -share * (top - whole).exp())
+    right = (chords.slope - top).exp()
+    exclude = best.left * right  # SIG leaves its own entry out, LSE does not
+    wins = plain.value > best.value
+    left = torch.where(wins, plain.left, _zero_at(r, best.left))
+    own = torch.where(wins, plain.own, best.own - _zero_at(r, exclude))
+    value = torch.maximum(plain.value, best.value)
+
+    moved = _differences(x, at, t, r)
+    better = moved.value > value
+    left, own = torch.where(better, 0, left), torch.where(better, moved.own, own)
+    moved_left, lift = torch.where(better, moved.left, 0), torch.where(better, moved.lift, 0)
+    value = torch.maximum(value, moved.value)
+
+    sig_row = -_largest(best.own, r) * (chords.slope - _largest(total.others, r)).exp()
+    sig_row = torch.where(_largest(wins.to(r), r) > 0, 0, _zero_at(r, sig_row))
+    row, on_r, value_r = _pivot(x, at, t, r)
+    pays = value_r > _largest(value, r)
+    pivot = torch.where(pays, row, sig_row)
+    here = pays & (r > 0)
+    own, left = torch.where(here, on_r, own), torch.where(here, 0, left)
+    value = torch.where(here, value_r, value)
+    pairs = ((left, right), (moved_left, moved.right), (lift, r), (r, pivot))
+    return Side(own, value, pairs).through(at, value)
+
+
+class Moved(NamedTuple):
+    """SIG of differences to one entry r: value, slopes on the own entry, on the others (left x right), and on r."""
+
+    value: Tensor
+    own: Tensor
+    left: Tensor
+    right: Tensor
+    lift: Tensor
+
+
+def _relative(x: Interval, at: Tensor, r: Tensor) -> tuple[Interval, Tensor]:
+    """x_j - x_r over the box and at the points; exactly 0 for r itself."""
+    low, high, point = _largest(x.lower, r), _largest(x.upper, r), _largest(at, r)
+    return Interval(_zero_at(r, x.lower - high), _zero_at(r, x.upper - low)), _zero_at(r, at - point)
+
+
+def _differences(x: Interval, at: Tensor, t: Interval, r: Tensor) -> Moved:
+    """For every entry but r, and but the largest chord where that is not r's 1 (its own slope would cancel)."""
+    y, point = _relative(x, at, r)
+    chords = exp_chords(y, point)
+    total = rest(chords.value)
+    reach = Interval(torch.minimum(t.lower, y.lower - others_logsumexp(y.upper)), t.upper)
+    found = _sig(reach, point - total.others, (total.top - total.others).clamp(max=0).exp())
+    if at.shape[-1] == 2:  # there are no others but r
+        right, cancels = torch.zeros_like(at), torch.zeros_like(at)
+    else:
+        right, cancels = (chords.slope - total.top).exp(), total.largest  # 0 for r, whose difference has no width
+    value = torch.where((r > 0) | (cancels > 0), -torch.inf, found.value)
+    lift = -found.own - found.left * (right.sum(-1, keepdim=True) - right)
+    return Moved(value, found.own - found.left * right, found.left, right, lift)
+
+
+def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For r: slopes on the others (B, L, n), on itself and the value (B, L, 1), of the better of ER and SIG to the next.
+
+    Both are functions of differences: their slopes have the sum 0.
+    """
+    y, point = _relative(x, at, r)
+    chords = exp_chords(y, point)
+    whole = _largest(rest(chords.value).others, r)
+    er, k = torch.sigmoid(-whole), torch.sigmoid(-whole) * torch.sigmoid(whole)
+    er_row = _zero_at(r, -k * (chords.slope - whole).exp())
+    second = rest(torch.where(r > 0, -torch.inf, at)).largest
+    y, point = _relative(x, at, second)
+    chords = exp_chords(y, point)
+    whole = torch.where(r > 0, -torch.inf, chords.value).logsumexp(-1, keepdim=True)
+    low = _largest(y.lower, r) - torch.where(r > 0, -torch.inf, y.upper).logsumexp(-1, keepdim=True)
+    high = _largest(t.upper, r)
+    low = torch.minimum(low, _largest(t.lower, r))
+    sig, k = sigmoid_below(
+        Interval(low, high), torch.minimum(torch.maximum(_largest(point, r) - whole, low), high)
+    )
+    sig_row = torch.where((r > 0) | (second > 0), 0, -k * (chords.slope - whole).exp())
+    sig_row = sig_row - second * (k + sig_row.sum(-1, keepdim=True))
+    row = torch.where(er > sig, er_row, sig_row)
+    return row, -row.sum(-1, keepdim=True), torch.maximum(er, sig)
+
+
+def relax_lanes(x: Interval, at: Tensor, hull: Interval) -> tuple[Side, Side]:
+    """Planes below and above that touch at `at`; the ends of `hull` where they are not worse there."""
+    lower, upper = softmax_below(x, at), softmax_above(x, at)
+    low, high = lower.at(at), upper.at(at)
+    return (
+        lower.or_constant((hull.lower <= low) & (low <= hull.upper), hull.lower),
+        upper.or_constant((hull.lower <= high) & (high <= hull.upper), hull.upper),
+    )
+
+
+def hull_of(x: Interval) -> Interval:
+    """Exact range of the softmax; 0 to 1 where ends are infinite and nothing is known."""
+    t = logits(x)
+    low, high = t.lower.sigmoid(), t.upper.sigmoid()
+    return ordered(torch.where(low.isnan(), 0, low), torch.where(high.isnan(), 1, high))
+
+
+def out_of_reach(x: Interval, kept: Tensor) -> Interval:
+    """Entries that a mask (L, n) or (B, L, n) drops, put so far below all others that their exponentials are 0."""
+    lowest = torch.where(kept, x.lower, torch.inf).amin(-1, keepdim=True)
+    far = lowest - 2000 - lowest.abs() / 256
+    return Interval(torch.where(kept, x.lower, far), torch.where(kept, x.upper, far))
+
+
+@rule("softmax")
+class SoftmaxRule(LaneRule):
+    """exp(x_i) over its sum, among the entries that a mask keeps where there is one."""
+
+    def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
+        """Exact."""
+        lanes, x, kept = self._lanes(call, inputs[0])
+        hull = self._hull(x, kept)
+        return Interval(lanes.join(hull.lower), lanes.join(hull.upper))
+
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> LaneRelaxation:
+        """Tangents at the midpoint."""
+        return self.relax_at(call, inputs, middle(inputs[0])[0])
+
+    def relax_at(self, call: Call, inputs: Sequence[Interval], at: Tensor) -> LaneRelaxation:
+        """Tangents at points `at` (B, *N), which are moved into the box: any are sound, and gradients flow to them.
+
+        For a point of its own for every row, repeat the boxes: one a row.
+        """
+        lanes, x, kept = self._lanes(call, inputs[0])
+        hull = self._hull(x, kept)
+        if x.lower.shape[-1] == 1:  # always 1
+            return LaneRelaxation(lanes, Side.constant(hull.lower), Side.constant(hull.upper))
+        point = torch.minimum(torch.maximum(lanes.split(at), x.lower), x.upper)
+        lower, upper = relax_lanes(x, point, hull)
+        if kept is not None:
+            lower, upper = (side.or_constant(kept, torch.zeros_like(point)) for side in (lower, upper))
+        return LaneRelaxation(lanes, lower, upper)
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries of positive width that the mask keeps."""
+        wide = inputs[0].width != 0
+        return (wide & (call.params["mask"] > 0) if "mask" in call.params else wide,)
+
+    @staticmethod
+    def _lanes(call: Call, x: Interval) -> tuple[Lanes, Interval, Tensor | None]:
+        lanes = Lanes(tuple(x.lower.shape[1:]), (call.attrs["axis"],))
+        by_lanes = lanes.interval(x)
+        if "mask" not in call.params:
+            return lanes, by_lanes, None
+        kept = lanes.split(call.params["mask"].expand(1, *lanes.shape)) > 0
+        return lanes, out_of_reach(by_lanes, kept), kept
+
+    @staticmethod
+    def _hull(x: Interval, kept: Tensor | None) -> Interval:
+        hull = hull_of(x)
+        return hull if kept is None else Interval(*(torch.where(kept, end, 0) for end in hull))
