@@ -1,4 +1,4 @@
-"""Least concave functions above and greatest convex functions below the logistic sigmoid s(t) on an interval.
+"""Least concave functions above and greatest convex functions below the logistic sigmoid s(t), and log s, on an interval.
 
 Softmax and StableMax are s of a number whose exact range is known; their planes are tangents of these envelopes.
 """
@@ -6,6 +6,7 @@ Softmax and StableMax are s of a number whose exact range is known; their planes
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relaxations.products import ratio
@@ -43,31 +44,46 @@ def _chord(t: Interval) -> Tensor:
 
 
 def sigmoid_above(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and slope at `at` of the least concave function above s on t (all of one shape).
+    """Value and slope at `at` of the least concave function above s on t (all of one shape), constant right of it.
 
     It is s to the right of a point d > 0 and the tangent at d, which passes through the left end, before. Lines are
     raised to pass through the left end where rounding has put them under it; then they are sound for any d.
     """
+    beyond, at = at > t.upper, torch.minimum(torch.maximum(at, t.lower), t.upper)
     d, left = _tangent_point(t.lower), t.lower.sigmoid()
     touch = torch.maximum(at, d)
     bent, steep, chord = d < t.upper, slope(touch), _chord(t)
-    tangent = torch.maximum(touch.sigmoid() + steep * (at - touch), left + steep * (at - t.lower).clamp(min=0))
+    tangent = torch.maximum(touch.sigmoid() + steep * (at - touch), left + steep * (at - t.lower))
     curve = torch.where(at < d, tangent, touch.sigmoid())
     value = torch.where(bent, curve, left + chord * (at - t.lower))
-    flat = t.width <= 0
+    flat = beyond | (t.width <= 0)
     return torch.where(flat, t.upper.sigmoid(), value), torch.where(flat, 0, torch.where(bent, steep, chord))
 
 
 def sigmoid_below(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and slope at `at` of the greatest convex function below s on t.
+    """Value and slope at `at` of the greatest convex function below s on t, constant left of it.
 
     It is `sigmoid_above` turned by 180 degrees, written out since 1 minus the other would lose small values.
     """
+    beyond, at = at < t.lower, torch.minimum(torch.maximum(at, t.lower), t.upper)
     d, right = -_tangent_point(-t.upper), t.upper.sigmoid()
     touch = torch.minimum(at, d)
     bent, steep, chord = d > t.lower, slope(touch), _chord(t)
-    tangent = torch.minimum(touch.sigmoid() + steep * (at - touch), right - steep * (t.upper - at).clamp(min=0))
+    tangent = torch.minimum(touch.sigmoid() + steep * (at - touch), right - steep * (t.upper - at))
     curve = torch.where(at > d, tangent, touch.sigmoid())
     value = torch.where(bent, curve, t.lower.sigmoid() + chord * (at - t.lower))
-    flat = t.width <= 0
+    flat = beyond | (t.width <= 0)
     return torch.where(flat, t.lower.sigmoid(), value), torch.where(flat, 0, torch.where(bent, steep, chord))
+
+
+def log_above(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and slope at `at` of log s, which is concave and rises, constant right of t."""
+    beyond, at = at > t.upper, torch.minimum(torch.maximum(at, t.lower), t.upper)
+    return F.logsigmoid(at), torch.where(beyond, 0, (-at).sigmoid())
+
+
+def log_below(t: Interval, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and slope at `at` of the chord of log s on t, which goes on left of it."""
+    low = F.logsigmoid(t.lower)
+    chord = ratio(F.logsigmoid(t.upper) - low, t.width)
+    return low + chord * (torch.minimum(at, t.upper) - t.lower), chord

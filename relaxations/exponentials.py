@@ -42,15 +42,15 @@ def others_logsumexp(a: Tensor) -> Tensor:
     return rest(a).others
 
 
-class Chords(NamedTuple):
-    """Logarithms of the chords of exp over boxes, at points, and of their slopes (-inf where the width is 0)."""
+class Terms(NamedTuple):
+    """Logarithms of positive terms of a sum at a point, and of their slopes (-inf: 0), each (B, L, n)."""
 
     value: Tensor
     slope: Tensor
 
 
-def exp_chords(x: Interval, at: Tensor) -> Chords:
-    """e^u (e^-w + (1 - e^-w) (at - l) / w) and e^u (1 - e^-w) / w for the width w: stable for widths of every size.
+def exp_chords(x: Interval, at: Tensor) -> Terms:
+    """Chords of exp over boxes, at points: e^u (e^-w + (1 - e^-w) (at - l) / w) and e^u (1 - e^-w) / w for the width w: stable for widths of every size.
 
     A width of 0 has slope 0 and value e^u; a tangent in its place would not be an upper bound.
     """
@@ -59,4 +59,4 @@ def exp_chords(x: Interval, at: Tensor) -> Chords:
     inside = (fall + rise * ratio(at - x.lower, width)).clamp(min=torch.finfo(at.dtype).tiny, max=1)
     wide = width > 0
     steep = torch.where(wide, rise, 1) / torch.where(wide, width, 1)
-    return Chords(x.upper + inside.log(), torch.where(wide, x.upper + steep.log(), -torch.inf))
+    return Terms(x.upper + inside.log(), torch.where(wide, x.upper + steep.log(), -torch.inf))

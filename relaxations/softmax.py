@@ -11,14 +11,14 @@ width. Lanes are (B, L, n).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from relaxations.envelopes import sigmoid_above, sigmoid_below
-from relaxations.exponentials import exp_chords, others_logsumexp, rest
+from relaxations.exponentials import Terms, exp_chords, others_logsumexp, rest
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
 from relaxations.planes import ordered
 from relaxations.products import middle
@@ -30,42 +30,49 @@ def logits(x: Interval) -> Interval:
     return Interval(x.lower - others_logsumexp(x.upper), x.upper - others_logsumexp(x.lower))
 
 
-def _largest(values: Tensor, largest: Tensor) -> Tensor:
+def pick(values: Tensor, largest: Tensor) -> Tensor:
     """The values at the places (0 or 1), (B, L, 1)."""
     return torch.where(largest > 0, values, 0).sum(-1, keepdim=True)
 
 
-def _zero_at(places: Tensor, values: Tensor) -> Tensor:
+def zero_at(places: Tensor, values: Tensor) -> Tensor:
     """The values, 0 at the places (0 or 1)."""
     return torch.where(places > 0, 0, values)
 
 
-def softmax_above(x: Interval, at: Tensor) -> Side:
-    """SIG: tangents at `at` of envelope(t_i), concave because t_i is and the envelope rises; each entry's is exact.
+class Tangents(NamedTuple):
+    """Tangents at a point of envelope(t_i) with t_i = line_i - log(sum of the terms of the others), for each entry i.
 
-    The slope in x_j is -k_i e^(x_j) over the sum of the others of i; the largest entry's others have a sum of their own.
+    `slope` is that in line_i and left_i right_j that in x_j, but for the entry of the largest term, the only one whose
+    own term would cancel: its slopes are a row of their own, `pivot`, and its left factor is 0.
     """
-    others, largest, top = rest(at)
-    value, k = sigmoid_above(logits(x), at - others)
-    share = (at - top).exp()
-    left = _zero_at(largest, -k * (top - others).clamp(max=0).exp())
-    steep, own_rest = _largest(k, largest), _largest(others, largest)
-    pivot = _zero_at(largest, -steep * (at - own_rest).clamp(max=0).exp())
-    return Side(k - left * share, value, ((left, share), (largest, pivot))).through(at, value)
-
-
-class Lowers(NamedTuple):
-    """Candidates below: value, slope on the own entry, and factor on the chords' slopes over e^shift."""
 
     value: Tensor
-    own: Tensor
+    slope: Tensor
     left: Tensor
+    right: Tensor
+    largest: Tensor
+    pivot: Tensor
 
 
-def _sig(t: Interval, tau: Tensor, scale: Tensor) -> Lowers:
-    """Tangent of (convex envelope of s on t)(tau), where `scale` is e^shift over the sum of the others."""
-    value, k = sigmoid_below(t, torch.minimum(torch.maximum(tau, t.lower), t.upper))
-    return Lowers(value, k, -k * scale)
+Envelope = Callable[[Interval, Tensor], tuple[Tensor, Tensor]]
+
+
+def tangents(t: Interval, line: Tensor, terms: Terms, envelope: Envelope) -> Tangents:
+    """From the values of the lines and the terms at the point, and an envelope of s or log s on the range of t_i."""
+    total = rest(terms.value)
+    value, k = envelope(t, line - total.others)
+    right, r = (terms.slope - total.top).exp(), total.largest
+    left = zero_at(r, -k * (total.top - total.others).clamp(max=0).exp())
+    pivot = zero_at(r, -pick(k, r) * (terms.slope - pick(total.others, r)).exp())
+    return Tangents(value, k, left, right, r, pivot)
+
+
+def softmax_above(x: Interval, at: Tensor) -> Side:
+    """SIG: tangents at `at` of envelope(t_i), concave because t_i is and the envelope rises."""
+    found = tangents(logits(x), at, Terms(at, at), sigmoid_above)
+    pairs = ((found.left, found.right), (found.largest, found.pivot))
+    return Side(found.slope - found.left * found.right, found.value, pairs).through(at, found.value)
 
 
 def softmax_below(x: Interval, at: Tensor) -> Side:
@@ -76,18 +83,15 @@ def softmax_below(x: Interval, at: Tensor) -> Side:
     differences to the second largest.
     """
     t, chords = logits(x), exp_chords(x, at)
-    total = rest(chords.value)
-    r, top = total.largest, total.top
-    best = _sig(t, at - total.others, (top - total.others).clamp(max=0).exp())
+    sig = tangents(t, at, chords, sigmoid_below)
+    r, right = sig.largest, sig.right
     whole = chords.value.logsumexp(-1, keepdim=True)
-    share = (at - whole).exp()
-    plain = Lowers(share, share, -share * (top - whole).exp())
-    right = (chords.slope - top).exp()
-    exclude = best.left * right  # SIG leaves its own entry out, LSE does not
-    wins = plain.value > best.value
-    left = torch.where(wins, plain.left, _zero_at(r, best.left))
-    own = torch.where(wins, plain.own, best.own - _zero_at(r, exclude))
-    value = torch.maximum(plain.value, best.value)
+    share = (at - whole).exp()  # LSE; its own entry is not left out
+    wins = share > sig.value
+    left = torch.where(wins, -share * (pick(chords.value, r) - whole).exp(), sig.left)
+    own = torch.where(wins, share, sig.slope - sig.left * right)
+    pivot = torch.where(pick(wins.to(share), r) > 0, 0, sig.pivot)
+    value = torch.maximum(share, sig.value)
 
     moved = _differences(x, at, t, r)
     better = moved.value > value
@@ -95,12 +99,10 @@ def softmax_below(x: Interval, at: Tensor) -> Side:
     moved_left, lift = torch.where(better, moved.left, 0), torch.where(better, moved.lift, 0)
     value = torch.maximum(value, moved.value)
 
-    sig_row = -_largest(best.own, r) * (chords.slope - _largest(total.others, r)).exp()
-    sig_row = torch.where(_largest(wins.to(r), r) > 0, 0, _zero_at(r, sig_row))
     row, on_r, value_r = _pivot(x, at, t, r)
-    pays = value_r > _largest(value, r)
-    pivot = torch.where(pays, row, sig_row)
+    pays = value_r > pick(value, r)
     here = pays & (r > 0)
+    pivot = torch.where(pays, row, pivot)
     own, left = torch.where(here, on_r, own), torch.where(here, 0, left)
     value = torch.where(here, value_r, value)
     pairs = ((left, right), (moved_left, moved.right), (lift, r), (r, pivot))
@@ -119,24 +121,22 @@ class Moved(NamedTuple):
 
 def _relative(x: Interval, at: Tensor, r: Tensor) -> tuple[Interval, Tensor]:
     """x_j - x_r over the box and at the points; exactly 0 for r itself."""
-    low, high, point = _largest(x.lower, r), _largest(x.upper, r), _largest(at, r)
-    return Interval(_zero_at(r, x.lower - high), _zero_at(r, x.upper - low)), _zero_at(r, at - point)
+    low, high, point = pick(x.lower, r), pick(x.upper, r), pick(at, r)
+    return Interval(zero_at(r, x.lower - high), zero_at(r, x.upper - low)), zero_at(r, at - point)
 
 
 def _differences(x: Interval, at: Tensor, t: Interval, r: Tensor) -> Moved:
     """For every entry but r, and but the largest chord where that is not r's 1 (its own slope would cancel)."""
     y, point = _relative(x, at, r)
-    chords = exp_chords(y, point)
-    total = rest(chords.value)
     reach = Interval(torch.minimum(t.lower, y.lower - others_logsumexp(y.upper)), t.upper)
-    found = _sig(reach, point - total.others, (total.top - total.others).clamp(max=0).exp())
+    found = tangents(reach, point, exp_chords(y, point), sigmoid_below)
     if at.shape[-1] == 2:  # there are no others but r
-        right, cancels = torch.zeros_like(at), torch.zeros_like(at)
+        right = left = cancels = torch.zeros_like(at)
     else:
-        right, cancels = (chords.slope - total.top).exp(), total.largest  # 0 for r, whose difference has no width
+        right, left, cancels = found.right, found.left, found.largest  # right is 0 for r: its difference has no width
     value = torch.where((r > 0) | (cancels > 0), -torch.inf, found.value)
-    lift = -found.own - found.left * (right.sum(-1, keepdim=True) - right)
-    return Moved(value, found.own - found.left * right, found.left, right, lift)
+    lift = -found.slope - left * (right.sum(-1, keepdim=True) - right)
+    return Moved(value, found.slope - left * right, left, right, lift)
 
 
 def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,19 +146,17 @@ def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Ten
     """
     y, point = _relative(x, at, r)
     chords = exp_chords(y, point)
-    whole = _largest(rest(chords.value).others, r)
+    whole = pick(rest(chords.value).others, r)
     er, k = torch.sigmoid(-whole), torch.sigmoid(-whole) * torch.sigmoid(whole)
-    er_row = _zero_at(r, -k * (chords.slope - whole).exp())
+    er_row = zero_at(r, -k * (chords.slope - whole).exp())
     second = rest(torch.where(r > 0, -torch.inf, at)).largest
     y, point = _relative(x, at, second)
     chords = exp_chords(y, point)
     whole = torch.where(r > 0, -torch.inf, chords.value).logsumexp(-1, keepdim=True)
-    low = _largest(y.lower, r) - torch.where(r > 0, -torch.inf, y.upper).logsumexp(-1, keepdim=True)
-    high = _largest(t.upper, r)
-    low = torch.minimum(low, _largest(t.lower, r))
-    sig, k = sigmoid_below(
-        Interval(low, high), torch.minimum(torch.maximum(_largest(point, r) - whole, low), high)
-    )
+    low = pick(y.lower, r) - torch.where(r > 0, -torch.inf, y.upper).logsumexp(-1, keepdim=True)
+    high = pick(t.upper, r)
+    low = torch.minimum(low, pick(t.lower, r))
+    sig, k = sigmoid_below(Interval(low, high), pick(point, r) - whole)
     sig_row = torch.where((r > 0) | (second > 0), 0, -k * (chords.slope - whole).exp())
     sig_row = sig_row - second * (k + sig_row.sum(-1, keepdim=True))
     row = torch.where(er > sig, er_row, sig_row)
