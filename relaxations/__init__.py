@@ -11,6 +11,7 @@ from relaxations import (
     scalar as scalar,
     selection as selection,
     softmax as softmax,
+    stablemax as stablemax,
 )
 from relaxations.rule import (
     RULES as RULES,

@@ -1,9 +1,11 @@
-"""Least concave functions above and greatest convex functions below the logistic sigmoid s(t), and log s, on an interval.
+"""Least concave functions above and greatest convex ones below the logistic sigmoid s(t), and log s, on an interval.
 
 Softmax and StableMax are s of a number whose exact range is known; their planes are tangents of these envelopes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from relaxations.products import ratio
 from relaxations.rule import Interval
+
+Envelope = Callable[[Interval, Tensor], tuple[Tensor, Tensor]]  # value and slope at a point, of one on a range
 
 _STEPS = 7  # Newton's method from above: the last digits are there after 6, whatever the left end
 _SMALL = 0.05
@@ -24,8 +28,8 @@ def slope(t: Tensor) -> Tensor:
 def _tangent_point(left: Tensor) -> Tensor:
     """A point d >= 0 whose tangent of s is not under s at `left`: the least one, up to rounding.
 
-    It is the root of h(d) = (s(d) - s(left)) / s'(d) - (d - left), which rises and is convex for d > 0, so that Newton's
-    method from its right stays there. Every such point gives a sound line, so d needs no derivative.
+    It is the root of h(d) = (s(d) - s(left)) / s'(d) - (d - left), which rises and is convex for d > 0, so that
+    Newton's method from its right stays there. Every such point gives a sound line, so d needs no derivative.
     """
     with torch.no_grad():
         left = left.clamp(-1e30, 0)

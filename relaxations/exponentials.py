@@ -1,8 +1,8 @@
 """Sums of exponentials along the last axis, in logarithms: leave-one-out sums, and chords of exp.
 
 Everything is measured from the largest entry, as in the two-pass softmax of Dukhan and Ablavatski (2020, arXiv
-2001.04438), so nothing over- or underflows before a ratio is taken. A sum over all entries but one is never a total minus
-a term that dominates it. Lanes are (B, L, n).
+2001.04438), so nothing over- or underflows before a ratio is taken. A sum over all entries but one is never a total
+minus a term that dominates it. Lanes are (B, L, n).
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class Terms(NamedTuple):
 
 
 def exp_chords(x: Interval, at: Tensor) -> Terms:
-    """Chords of exp over boxes, at points: e^u (e^-w + (1 - e^-w) (at - l) / w) and e^u (1 - e^-w) / w for the width w: stable for widths of every size.
+    """Chords of exp over boxes, at points, stable for widths w of every size.
 
-    A width of 0 has slope 0 and value e^u; a tangent in its place would not be an upper bound.
+    They are e^u (e^-w + (1 - e^-w) (at - l) / w), with slopes e^u (1 - e^-w) / w. A width of 0 has slope 0 and value e^u;
+    a tangent in its place would not be an upper bound.
     """
     width = x.width
     fall, rise = (-width).exp(), -torch.expm1(-width)

@@ -2,8 +2,8 @@
 
 A lane's planes are a matrix n x n that is diagonal but for a few products of a column and a row, so that some vectors
 describe it and a row is pulled in O(n). A column whose entry times the row's is huge beside the diagonal would cancel
-there; rules give such an entry a pair of its own (see `relaxations/softmax.py`). Shape letters: B boxes, S rows, K input
-dimensions of forward mode, L lanes, n entries of a lane.
+there; rules give such an entry a pair of its own (see `relaxations/softmax.py`). Shape letters: B boxes, S rows, K
+input dimensions of forward mode, L lanes, n entries of a lane.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ class Side(NamedTuple):
             torch.where(good, self.bias, constant),
             tuple((torch.where(good, left, 0), right) for left, right in pairs),
         )
+
+    def within(self, hull: Interval, at: Tensor, constant: Tensor) -> Side:
+        """The planes where they are inside of the output's range at the point, else a constant, which is not worse."""
+        value = self.at(at)
+        return self.or_constant((hull.lower <= value) & (value <= hull.upper), constant)
 
     def negate(self) -> Side:
         """Planes of -f from planes of f."""

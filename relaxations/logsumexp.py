@@ -111,7 +111,7 @@ class LogSoftmaxRule(LaneRule):
     def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
         """Exact: minus the softplus of minus t_i."""
         lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
-        hull = _log_hull(lanes.interval(inputs[0]))
+        hull = log_hull(lanes.interval(inputs[0]))
         return Interval(lanes.join(hull.lower), lanes.join(hull.upper))
 
     def relax(self, call: Call, inputs: Sequence[Interval]) -> LaneRelaxation:
@@ -122,7 +122,7 @@ class LogSoftmaxRule(LaneRule):
         """x minus the planes of log-sum-exp that touch at points `at` (B, *N), which are moved into the box."""
         lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
         x = lanes.interval(inputs[0])
-        hull = _log_hull(x)
+        hull = log_hull(x)
         if x.lower.shape[-1] == 1:  # always 0
             return LaneRelaxation(lanes, Side.constant(hull.lower), Side.constant(hull.upper))
         at = torch.minimum(torch.maximum(lanes.split(at), x.lower), x.upper)
@@ -130,12 +130,13 @@ class LogSoftmaxRule(LaneRule):
         below, above = at - planes.high, at - planes.low
         return LaneRelaxation(
             lanes,
-            Side(one, below, ((-one, planes.rises),)).through(at, below).or_constant(below >= hull.lower, hull.lower),
-            Side(one, above, ((-one, planes.falls),)).through(at, above).or_constant(above <= hull.upper, hull.upper),
+            Side(one, below, ((-one, planes.rises),)).through(at, below).within(hull, at, hull.lower),
+            Side(one, above, ((-one, planes.falls),)).through(at, above).within(hull, at, hull.upper),
         )
 
 
-def _log_hull(x: Interval) -> Interval:
+def log_hull(x: Interval) -> Interval:
+    """Exact range of the log-softmax; at most 0 where ends are infinite and nothing is known."""
     t = logits(x)
     low, high = F.logsigmoid(t.lower), F.logsigmoid(t.upper)
     return ordered(torch.where(low.isnan(), -torch.inf, low), torch.where(high.isnan(), 0, high))

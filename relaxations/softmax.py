@@ -1,23 +1,23 @@
 """Softmax: exact intervals and planes.
 
-With t_i = x_i minus the log-sum-exp of the others, softmax_i = s(t_i): the logistic sigmoid of one number that is concave
-in x. Exact intervals come from t_i at opposite ends. The upper plane is a tangent of (concave envelope of s) of t_i, which
-is below the upper bounds ER and LSE of Wei et al. (2023, arXiv 2303.01713) everywhere; the lower plane is the best of
-tangents of convex functions in which chords stand for the exponentials of the other entries. Every point of the box is a
-sound place for the tangents; the midpoint is the best one on average, others serve single rows better, and one for all
-entries of a lane is as good as one for each. Nothing is added to a denominator or clamped: bounds hold on boxes of any
-width. Lanes are (B, L, n).
+With t_i = x_i minus the log-sum-exp of the others, softmax_i = s(t_i): the logistic sigmoid of one number that is
+concave in x. Exact intervals come from t_i at opposite ends. The upper plane is a tangent of (concave envelope of s) of
+t_i, which is below the upper bounds ER and LSE of Wei et al. (2023, arXiv 2303.01713) everywhere; the lower plane is
+the best of tangents of convex functions in which chords stand for the exponentials of the other entries. Every point of
+the box is a sound place for the tangents; the midpoint is the best one on average, others serve single rows better, and
+one for all entries of a lane is as good as one for each. Nothing is added to a denominator or clamped: bounds hold on
+boxes of any width. Lanes are (B, L, n).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from relaxations.envelopes import sigmoid_above, sigmoid_below
+from relaxations.envelopes import Envelope, sigmoid_above, sigmoid_below
 from relaxations.exponentials import Terms, exp_chords, others_logsumexp, rest
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
 from relaxations.planes import ordered
@@ -55,9 +55,6 @@ class Tangents(NamedTuple):
     pivot: Tensor
 
 
-Envelope = Callable[[Interval, Tensor], tuple[Tensor, Tensor]]
-
-
 def tangents(t: Interval, line: Tensor, terms: Terms, envelope: Envelope) -> Tangents:
     """From the values of the lines and the terms at the point, and an envelope of s or log s on the range of t_i."""
     total = rest(terms.value)
@@ -79,8 +76,8 @@ def softmax_below(x: Interval, at: Tensor) -> Side:
     """The best at `at` of tangents of convex functions; A sums chords of exp over the others, r is the largest chord.
 
     SIG: envelope(x_i - log A). LSE: e^(x_i) over the sum of all chords. SIG of differences: the same with x_j - x_r in
-    place of x_j, which for two entries needs no chord at all. For r itself also ER, s(-log A) with x_j - x_r, and SIG of
-    differences to the second largest.
+    place of x_j, which for two entries needs no chord at all. For r itself also ER, s(-log A) with x_j - x_r, and SIG
+    of differences to the second largest.
     """
     t, chords = logits(x), exp_chords(x, at)
     sig = tangents(t, at, chords, sigmoid_below)
@@ -140,7 +137,7 @@ def _differences(x: Interval, at: Tensor, t: Interval, r: Tensor) -> Moved:
 
 
 def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For r: slopes on the others (B, L, n), on itself and the value (B, L, 1), of the better of ER and SIG to the next.
+    """For r: slopes on the others (B, L, n), on itself, and the value (B, L, 1), of the better of ER and SIG.
 
     Both are functions of differences: their slopes have the sum 0.
     """
@@ -166,11 +163,7 @@ def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Ten
 def relax_lanes(x: Interval, at: Tensor, hull: Interval) -> tuple[Side, Side]:
     """Planes below and above that touch at `at`; the ends of `hull` where they are not worse there."""
     lower, upper = softmax_below(x, at), softmax_above(x, at)
-    low, high = lower.at(at), upper.at(at)
-    return (
-        lower.or_constant((hull.lower <= low) & (low <= hull.upper), hull.lower),
-        upper.or_constant((hull.lower <= high) & (high <= hull.upper), hull.upper),
-    )
+    return lower.within(hull, at, hull.lower), upper.within(hull, at, hull.upper)
 
 
 def hull_of(x: Interval) -> Interval:

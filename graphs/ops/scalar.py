@@ -221,3 +221,15 @@ def mish(x: Tensor) -> Tensor:
 def softsign(x: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     return x / (1 + x.abs())
+
+
+@op(Kind.SCALAR, monotone=True)
+def stable_exp(x: Tensor) -> Tensor:
+    """x + 1 where x >= 0, else 1 / (1 - x): what StableMax has in place of e^x."""
+    return torch.where(x >= 0, x + 1, (1 - x.clamp(max=0)).reciprocal())
+
+
+@op(Kind.SCALAR, monotone=True)
+def signed_log(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): the logarithm of stable_exp."""
+    return x.sign() * x.abs().log1p()

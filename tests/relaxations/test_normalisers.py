@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from relaxations import RULES, Interval
-from relaxations.lanes import Side, others
 from relaxations.exponentials import others_logsumexp
+from relaxations.lanes import Side, others
 from tests.laws.table import Input, Row
 
 
