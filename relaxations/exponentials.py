@@ -52,8 +52,8 @@ class Terms(NamedTuple):
 def exp_chords(x: Interval, at: Tensor) -> Terms:
     """Chords of exp over boxes, at points, stable for widths w of every size.
 
-    They are e^u (e^-w + (1 - e^-w) (at - l) / w), with slopes e^u (1 - e^-w) / w. A width of 0 has slope 0 and value e^u;
-    a tangent in its place would not be an upper bound.
+    They are e^u (e^-w + (1 - e^-w) (at - l) / w), with slopes e^u (1 - e^-w) / w. A width of 0 has slope 0 and value
+    e^u; a tangent in its place would not be an upper bound.
     """
     width = x.width
     fall, rise = (-width).exp(), -torch.expm1(-width)

@@ -1,8 +1,9 @@
 """StableMax (Prieto et al. 2025): s(x_i) over the sum of s, with s(x) = 1 + x for x >= 0 and 1 / (1 - x) for x < 0.
 
 s rises and is convex, and its logarithm h(x) = sign(x) log(1 + |x|) is odd, convex below 0 and concave above. So
-StableMax is the softmax of h(x), and a share is the sigmoid of t_i = h(x_i) - log S_i, where S_i sums s over the others: exact
-intervals are those of the softmax. Planes are tangents of envelopes of the sigmoid at concave functions above t_i,
+StableMax is the softmax of h(x), and a share is the sigmoid of t_i = h(x_i) - log S_i, where S_i sums s over the
+others: exact intervals are those of the softmax. Planes are tangents of envelopes of the sigmoid at concave functions
+above t_i,
     B: (upper line of h)(x_i) - log(sum of exp of lower lines of h),
     C: (upper line of h)(x_i) - (chord of log)(sum of tangents of s),
 or at the convex function (lower line of h)(x_i) - log(sum of chords of s) below it (C), or of D, the McCormick bound of

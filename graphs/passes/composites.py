@@ -12,7 +12,7 @@ from graphs.passes.rewrite import Sweep, rewrite
 def recognise_composites(graph: Graph) -> Graph:
     """Functions of one number (GELU, SiLU...), then normalisations and softmax; what is left over is dead."""
     graph = recognise_functions(graph)
-    for rule in (_rms_norm, _layer_norm, _logsumexp, _softmax, _log_softmax):
+    for rule in (_rms_norm, _layer_norm, _logsumexp, _softmax, _log_softmax, _stablemax):
         graph = rewrite(graph, rule)
     return graph
 
@@ -101,3 +101,22 @@ def _log_softmax(sweep: Sweep, node: Node) -> str | None:
     if not found:
         return None
     return sweep.builder.add("log_softmax", [found[0]], attrs={"axis": found[1]}, name=node.name, origin=node.origin)
+
+
+def _stablemax(sweep: Sweep, node: Node) -> str | None:
+    """s(x) / sum(s(x)) for s = stable_exp, the softmax of log s(x), and the logarithms of these."""
+    op = {"softmax": "stablemax", "log_softmax": "log_stablemax", "log": "log_stablemax"}.get(node.op, "stablemax")
+    if node.op == "log":
+        share = _made(sweep, node.inputs[0], "stablemax")
+        found = (share.inputs[0], share.attrs["axis"]) if share else None
+    elif op == "log_stablemax" or node.op == "softmax":
+        log = _made(sweep, node.inputs[0], "signed_log") if "mask" not in node.params else None
+        found = (log.inputs[0], node.attrs["axis"]) if log else None
+    else:
+        pair = _quotient(sweep, node)
+        s, total = (pair and _made(sweep, pair[0], "stable_exp")), (pair and _made(sweep, pair[1], "sum"))
+        same = s and total and total.inputs[0] == s.name and _kept(total) and len(total.attrs["axes"]) == 1
+        found = (s.inputs[0], total.attrs["axes"][0]) if s and total and same else None
+    if not found:
+        return None
+    return sweep.builder.add(op, [found[0]], attrs={"axis": found[1]}, name=node.name, origin=node.origin)
