@@ -61,3 +61,15 @@ def exp_chords(x: Interval, at: Tensor) -> Terms:
     wide = width > 0
     steep = torch.where(wide, rise, 1) / torch.where(wide, width, 1)
     return Terms(x.upper + inside.log(), torch.where(wide, x.upper + steep.log(), -torch.inf))
+
+
+def summit(x: Interval) -> Tensor:
+    """The largest upper end of each lane, (B, L, 1); 0 where it is infinite."""
+    top = x.upper.amax(-1, keepdim=True)
+    return torch.where(top.isfinite(), top, 0)
+
+
+def shifted(x: Interval, at: Tensor) -> tuple[Interval, Tensor]:
+    """A box and a point less its summit: large numbers are subtracted before logarithms."""
+    top = summit(x)
+    return Interval(x.lower - top, x.upper - top), at - top

@@ -19,6 +19,8 @@ from torch import Tensor
 from relaxations.planes import FEW_ROWS, offset, scaled, signs
 from relaxations.rule import Affine, Call, Interval, Relaxation, Rule
 
+STEEPEST = 64.0
+
 
 @dataclass(frozen=True)
 class Lanes:
@@ -91,10 +93,17 @@ class Side(NamedTuple):
             tuple((torch.where(good, left, 0), right) for left, right in pairs),
         )
 
-    def within(self, hull: Interval, at: Tensor, constant: Tensor) -> Side:
-        """The planes where they are inside of the output's range at the point, else a constant, which is not worse."""
-        value = self.at(at)
-        return self.or_constant((hull.lower <= value) & (value <= hull.upper), constant)
+    def touching(self, at: Tensor, hull: Interval, constant: Tensor) -> Side:
+        """From values at a point (in place of `bias`) the planes, or constants where these are not worse at the point.
+
+        For functions whose slopes have sums of at most 2: far steeper planes, which touch where a chord leaves its
+        curve, would be a little off the function by rounding alone, and are of no use.
+        """
+        steep = self.own.abs()
+        for left, right in self.pairs:
+            steep = steep + left.abs() * right.abs().sum(-1, keepdim=True)
+        good = (hull.lower <= self.bias) & (self.bias <= hull.upper) & (steep <= STEEPEST)
+        return self.through(at, self.bias).or_constant(good, constant)
 
     def negate(self) -> Side:
         """Planes of -f from planes of f."""

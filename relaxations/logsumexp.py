@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relaxations.exponentials import exp_chords
+from relaxations.exponentials import exp_chords, shifted, summit
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
 from relaxations.planes import flat, offset, ordered, scaled, signs
 from relaxations.products import middle
@@ -44,7 +44,7 @@ def logsumexp_planes(x: Interval, at: Tensor) -> SumPlanes:
     shifted, weights = at.gather(-1, r) + total, (chords.slope - total).exp()
     weights = weights + own * (1 - weights.sum(-1, keepdim=True))
     better = shifted < high
-    return SumPlanes(low, (at - low).exp(), torch.where(better, shifted, high), torch.where(better, weights, rises))
+    return SumPlanes(low, at.softmax(-1), torch.where(better, shifted, high), torch.where(better, weights, rises))
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,11 @@ class LogSumExpRule(LaneRule):
         lanes = Lanes(tuple(inputs[0].lower.shape[1:]), tuple(call.attrs["axes"]))
         x = lanes.interval(inputs[0])
         at = torch.minimum(torch.maximum(lanes.split(at), x.lower), x.upper)
-        planes = logsumexp_planes(x, at)
+        planes = logsumexp_planes(*shifted(x, at))
+        top = summit(x)
         sides: list[Tensor] = []
         for value, slope, end in ((planes.low, planes.falls, x.lower), (planes.high, planes.rises, x.upper)):
-            bias = (value - (slope * at).sum(-1, keepdim=True)).squeeze(-1)
+            bias = (value + top - (slope * at).sum(-1, keepdim=True)).squeeze(-1)
             good = bias.isfinite() & slope.isfinite().all(-1)
             sides += [torch.where(good.unsqueeze(-1), slope, 0), torch.where(good, bias, end.logsumexp(-1))]
         return LaneSum(lanes, sides[0], sides[1], sides[2], sides[3], call.node.shape)
@@ -126,13 +127,11 @@ class LogSoftmaxRule(LaneRule):
         if x.lower.shape[-1] == 1:  # always 0
             return LaneRelaxation(lanes, Side.constant(hull.lower), Side.constant(hull.upper))
         at = torch.minimum(torch.maximum(lanes.split(at), x.lower), x.upper)
-        planes, one = logsumexp_planes(x, at), torch.ones_like(at)
-        below, above = at - planes.high, at - planes.low
-        return LaneRelaxation(
-            lanes,
-            Side(one, below, ((-one, planes.rises),)).through(at, below).within(hull, at, hull.lower),
-            Side(one, above, ((-one, planes.falls),)).through(at, above).within(hull, at, hull.upper),
-        )
+        near, point = shifted(x, at)
+        planes, one = logsumexp_planes(near, point), torch.ones_like(at)
+        lower = Side(one, point - planes.high, ((-one, planes.rises),))
+        upper = Side(one, point - planes.low, ((-one, planes.falls),))
+        return LaneRelaxation(lanes, lower.touching(at, hull, hull.lower), upper.touching(at, hull, hull.upper))
 
 
 def log_hull(x: Interval) -> Interval:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from relaxations.envelopes import Envelope, sigmoid_above, sigmoid_below
-from relaxations.exponentials import Terms, exp_chords, others_logsumexp, rest
+from relaxations.exponentials import Terms, exp_chords, others_logsumexp, rest, shifted
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
 from relaxations.planes import ordered
 from relaxations.products import middle
@@ -27,6 +27,7 @@ from relaxations.rule import Call, Interval, rule
 
 def logits(x: Interval) -> Interval:
     """Exact range of t_i, (B, L, n)."""
+    x, _ = shifted(x, x.upper)
     return Interval(x.lower - others_logsumexp(x.upper), x.upper - others_logsumexp(x.lower))
 
 
@@ -66,14 +67,16 @@ def tangents(t: Interval, line: Tensor, terms: Terms, envelope: Envelope) -> Tan
 
 
 def softmax_above(x: Interval, at: Tensor) -> Side:
-    """SIG: tangents at `at` of envelope(t_i), concave because t_i is and the envelope rises."""
+    """SIG: values at `at` and slopes of tangents of envelope(t_i), concave because t_i is and the envelope rises."""
     found = tangents(logits(x), at, Terms(at, at), sigmoid_above)
     pairs = ((found.left, found.right), (found.largest, found.pivot))
-    return Side(found.slope - found.left * found.right, found.value, pairs).through(at, found.value)
+    return Side(found.slope - found.left * found.right, found.value, pairs)
 
 
 def softmax_below(x: Interval, at: Tensor) -> Side:
-    """The best at `at` of tangents of convex functions; A sums chords of exp over the others, r is the largest chord.
+    """The best at `at` of tangents of convex functions, values and slopes.
+
+    A sums chords of exp over the others, r is the entry of the largest chord.
 
     SIG: envelope(x_i - log A). LSE: e^(x_i) over the sum of all chords. SIG of differences: the same with x_j - x_r in
     place of x_j, which for two entries needs no chord at all. For r itself also ER, s(-log A) with x_j - x_r, and SIG
@@ -103,7 +106,7 @@ def softmax_below(x: Interval, at: Tensor) -> Side:
     own, left = torch.where(here, on_r, own), torch.where(here, 0, left)
     value = torch.where(here, value_r, value)
     pairs = ((left, right), (moved_left, moved.right), (lift, r), (r, pivot))
-    return Side(own, value, pairs).through(at, value)
+    return Side(own, value, pairs)
 
 
 class Moved(NamedTuple):
@@ -162,8 +165,9 @@ def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Ten
 
 def relax_lanes(x: Interval, at: Tensor, hull: Interval) -> tuple[Side, Side]:
     """Planes below and above that touch at `at`; the ends of `hull` where they are not worse there."""
-    lower, upper = softmax_below(x, at), softmax_above(x, at)
-    return lower.within(hull, at, hull.lower), upper.within(hull, at, hull.upper)
+    near, point = shifted(x, at)
+    lower, upper = softmax_below(near, point), softmax_above(near, point)
+    return lower.touching(at, hull, hull.lower), upper.touching(at, hull, hull.upper)
 
 
 def hull_of(x: Interval) -> Interval:

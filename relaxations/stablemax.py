@@ -129,7 +129,7 @@ def plane_above(box: Box, envelope: Envelope) -> Side:
     pivot = torch.where((fits & (found.largest > 0)).any(-1, keepdim=True), 0, found.pivot)
     own = torch.where(fits, k * line.slope - left_c * steep, found.slope * line.slope - left * found.right)
     value = torch.minimum(value.where(fits, found.value), found.value)
-    return Side(own, value, ((left, found.right), (found.largest, pivot), (left_c, steep))).through(box.at, value)
+    return Side(own, value, ((left, found.right), (found.largest, pivot), (left_c, steep)))
 
 
 def plane_below(box: Box, envelope: Envelope) -> tuple[Side, Line]:
@@ -150,7 +150,7 @@ def shares_below(box: Box) -> Side:
     least, inverse = box.h.lower, -box.h.upper.logsumexp(-1, keepdim=True)  # logarithms of the least s and 1 / sum
     base = (least - whole).exp()
     value = base + inverse.exp() * s - (least + inverse).exp()
-    return _better(c, value, inverse.exp() * steep, -base, rises).through(box.at, torch.maximum(value, c.bias))
+    return _better(c, value, inverse.exp() * steep, -base, rises)
 
 
 def logs_below(box: Box) -> Side:
@@ -158,16 +158,16 @@ def logs_below(box: Box) -> Side:
     c, (whole, rises) = plane_below(box, log_below)
     value = box.below.value - whole
     one = torch.ones_like(value)
-    return _better(c, value, box.below.slope, -one, rises).through(box.at, torch.maximum(value, c.bias))
+    return _better(c, value, box.below.slope, -one, rises)
 
 
 def _better(c: Side, value: Tensor, own: Tensor, left: Tensor, right: Tensor) -> Side:
-    """The planes c, or own_i x_i + left_i (right . x) where that has the larger value at the point."""
+    """Values and slopes of c, or of own_i x_i + left_i (right . x) where that has the larger value at the point."""
     wins = value > c.bias
     (left_c, right_c), (largest, pivot) = c.pairs
     pivot = torch.where((wins & (largest > 0)).any(-1, keepdim=True), 0, pivot)
     pairs = ((torch.where(wins, 0, left_c), right_c), (largest, pivot), (torch.where(wins, left, 0), right))
-    return Side(torch.where(wins, own, c.own), c.bias, pairs)
+    return Side(torch.where(wins, own, c.own), torch.maximum(value, c.bias), pairs)
 
 
 @rule("stablemax", "log_stablemax")
@@ -197,7 +197,7 @@ class StableMaxRule(LaneRule):
         shares = call.node.op == "stablemax"
         lower = shares_below(box) if shares else logs_below(box)
         upper = plane_above(box, sigmoid_above if shares else log_above)
-        return LaneRelaxation(lanes, lower.within(hull, point, hull.lower), upper.within(hull, point, hull.upper))
+        return LaneRelaxation(lanes, lower.touching(point, hull, hull.lower), upper.touching(point, hull, hull.upper))
 
     @staticmethod
     def _hull(call: Call, h: Interval) -> Interval:

@@ -35,7 +35,7 @@ def stablemax_cross_entropy(lower: Tensor, upper: Tensor, label: Tensor) -> Tens
 
 
 def stablemax_cross_entropy_of_margins(lower: Tensor, upper: Tensor, label: Tensor, margins: Tensor) -> Tensor:
-    """An upper bound of the StableMax cross-entropy from a box of logits (B, K) and margins (B, K), the label's being 0.
+    """An upper bound of the StableMax cross-entropy from a box of logits and margins, both (B, K), the label's being 0.
 
     `margins` are lower bounds of the label's logit minus each other one. StableMax is not invariant under shifts, so
     the box is needed too: the logit x_j is at most x_y - m_j, and s(x - m) / s(x) is largest over x in [l_y, u_y] at an
