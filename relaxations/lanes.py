@@ -31,12 +31,16 @@ class Lanes:
 
     def split(self, values: Tensor) -> Tensor:
         """(*lead, *N) to (*lead, L, n)."""
+        if self._in_order:
+            return values.reshape(*values.shape[: values.dim() - len(self.shape)], self._lanes, -1)
         lead = values.dim() - len(self.shape)
         moved = values.permute(*range(lead), *(lead + a for a in self._order))
         return moved.reshape(*values.shape[:lead], self._lanes, -1)
 
     def join(self, values: Tensor) -> Tensor:
         """(*lead, L, n) to (*lead, *N)."""
+        if self._in_order:
+            return values.reshape(*values.shape[:-2], *self.shape)
         lead, order = values.dim() - 2, self._order
         moved = values.reshape(*values.shape[:lead], *(self.shape[a] for a in order))
         return moved.permute(*range(lead), *(lead + order.index(a) for a in range(len(order))))
@@ -45,11 +49,15 @@ class Lanes:
         """Both ends by lanes."""
         return Interval(self.split(x.lower), self.split(x.upper))
 
-    @property
+    @cached_property
+    def _in_order(self) -> bool:
+        return self._order == list(range(len(self.shape)))
+
+    @cached_property
     def _order(self) -> list[int]:
         return [a for a in range(len(self.shape)) if a not in self.axes] + list(self.axes)
 
-    @property
+    @cached_property
     def _lanes(self) -> int:
         return torch.Size([size for a, size in enumerate(self.shape) if a not in self.axes]).numel()
 
@@ -150,10 +158,10 @@ class LaneRelaxation(Relaxation):
     def _by_sums(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (B, S, L, n) entry by entry; bias (B, S)."""
         positive, negative = signs(rows)
-        pulled = torch.addcmul(positive * self.lower.own.unsqueeze(1), negative, self.upper.own.unsqueeze(1))
+        pulled = (positive * self.lower.own.unsqueeze(1)).addcmul_(negative, self.upper.own.unsqueeze(1))
         for part, side in ((positive, self.lower), (negative, self.upper)):
             for left, right in side.pairs:
-                pulled = torch.addcmul(pulled, (part * left.unsqueeze(1)).sum(-1, keepdim=True), right.unsqueeze(1))
+                pulled.addcmul_((part * left.unsqueeze(1)).sum(-1, keepdim=True), right.unsqueeze(1))
         return pulled, offset(positive, negative, self.lower.bias, self.upper.bias)
 
     def _by_products(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,9 +170,9 @@ class LaneRelaxation(Relaxation):
         positive, negative = signs(rows.transpose(1, 2).flatten(0, 1))  # (B L, S, n)
         low = columns.lower @ positive.transpose(1, 2)  # a wide product, (B L, pairs + 1, S): the fast way
         high = columns.upper @ negative.transpose(1, 2)
-        pulled = torch.addcmul(positive * columns.lower_own, negative, columns.upper_own)
+        pulled = (positive * columns.lower_own).addcmul_(negative, columns.upper_own)
         sums = torch.cat([low[:, :-1], high[:, :-1]], 1)
-        pulled = torch.baddbmm(pulled, sums.transpose(1, 2), columns.rights)
+        pulled = pulled.baddbmm_(sums.transpose(1, 2), columns.rights)
         bias = low[:, -1] + high[:, -1]
         return pulled.unflatten(0, lead).transpose(1, 2), bias.unflatten(0, lead).sum(1)
 

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relaxations.envelopes import Envelope, sigmoid_above, sigmoid_below
+from relaxations.envelopes import sigmoid_above, sigmoid_below
 from relaxations.exponentials import Terms, exp_chords, others_logsumexp, rest, shifted
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
 from relaxations.planes import ordered
 from relaxations.products import middle
 from relaxations.rule import Call, Interval, rule
+from relaxations.shares import pick, product_above, smaller, tangents, zero_at
 
 
 def logits(x: Interval) -> Interval:
@@ -31,46 +32,14 @@ def logits(x: Interval) -> Interval:
     return Interval(x.lower - others_logsumexp(x.upper), x.upper - others_logsumexp(x.lower))
 
 
-def pick(values: Tensor, largest: Tensor) -> Tensor:
-    """The values at the places (0 or 1), (B, L, 1)."""
-    return torch.where(largest > 0, values, 0).sum(-1, keepdim=True)
-
-
-def zero_at(places: Tensor, values: Tensor) -> Tensor:
-    """The values, 0 at the places (0 or 1)."""
-    return torch.where(places > 0, 0, values)
-
-
-class Tangents(NamedTuple):
-    """Tangents at a point of envelope(t_i) with t_i = line_i - log(sum of the terms of the others), for each entry i.
-
-    `slope` is that in line_i and left_i right_j that in x_j, but for the entry of the largest term, the only one whose
-    own term would cancel: its slopes are a row of their own, `pivot`, and its left factor is 0.
-    """
-
-    value: Tensor
-    slope: Tensor
-    left: Tensor
-    right: Tensor
-    largest: Tensor
-    pivot: Tensor
-
-
-def tangents(t: Interval, line: Tensor, terms: Terms, envelope: Envelope) -> Tangents:
-    """From the values of the lines and the terms at the point, and an envelope of s or log s on the range of t_i."""
-    total = rest(terms.value)
-    value, k = envelope(t, line - total.others)
-    right, r = (terms.slope - total.top).exp(), total.largest
-    left = zero_at(r, -k * (total.top - total.others).clamp(max=0).exp())
-    pivot = zero_at(r, -pick(k, r) * (terms.slope - pick(total.others, r)).exp())
-    return Tangents(value, k, left, right, r, pivot)
-
-
 def softmax_above(x: Interval, at: Tensor) -> Side:
-    """SIG: values at `at` and slopes of tangents of envelope(t_i), concave because t_i is and the envelope rises."""
-    found = tangents(logits(x), at, Terms(at, at), sigmoid_above)
-    pairs = ((found.left, found.right), (found.largest, found.pivot))
-    return Side(found.slope - found.left * found.right, found.value, pairs)
+    """The smaller at `at` of SIG and a product, values and slopes.
+
+    SIG: tangents of envelope(t_i), concave because t_i is and the envelope rises. With many entries of similar size the
+    sum of all hardly moves, and the product of e^(x_i) and the inverse of the sum may be the smaller one.
+    """
+    sig = tangents(logits(x), at, Terms(at, at), sigmoid_above)
+    return smaller(sig, product_above(x, at, exp_chords(x, at), at))
 
 
 def softmax_below(x: Interval, at: Tensor) -> Side:

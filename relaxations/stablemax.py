@@ -6,8 +6,8 @@ others: exact intervals are those of the softmax. Planes are tangents of envelop
 above t_i,
     B: (upper line of h)(x_i) - log(sum of exp of lower lines of h),
     C: (upper line of h)(x_i) - (chord of log)(sum of tangents of s),
-or at the convex function (lower line of h)(x_i) - log(sum of chords of s) below it (C), or of D, the McCormick bound of
-s(x_i) times the inverse of the sum of all chords. Each is sound at any point of the box. Lanes are (B, L, n).
+or at the convex function (lower line of h)(x_i) - log(sum of chords of s) below it (C), or of D, McCormick planes of
+s(x_i) times the inverse of the sum of all. Each is sound at any point of the box. Lanes are (B, L, n).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
 from relaxations.logsumexp import log_hull
 from relaxations.products import middle, ratio
 from relaxations.rule import Call, Interval, rule
-from relaxations.softmax import hull_of, logits, tangents
+from relaxations.shares import Product, Tangents, product_above, smaller, tangents
+from relaxations.softmax import hull_of, logits
 
 _STEPS = 7  # Newton's method from the right
 _SMALL = 1e-3
@@ -115,21 +116,34 @@ class Box(NamedTuple):
         return cls(x, at, h, logits(h), h_above(x, at), h_below(x, at))
 
 
-def plane_above(box: Box, envelope: Envelope) -> Side:
-    """The smaller of B and C at the point."""
-    line, terms = box.above, Terms(box.below.value, box.below.value + box.below.slope.log())
-    found = tangents(box.t, line.value, terms, envelope)
+def plane_above(box: Box, envelope: Envelope) -> Tangents:
+    """B, as tangents whose slopes in x_i are those of the line of h."""
+    terms = Terms(box.below.value, box.below.value + box.below.slope.log())
+    found = tangents(box.t, box.above.value, terms, envelope)
+    return found._replace(slope=found.slope * box.above.slope)
+
+
+def sum_above(box: Box, envelope: Envelope) -> Product:
+    """C; infinite where its slope in the own entry would cancel."""
     sums = Interval(*(others_logsumexp(end) for end in box.h))  # of the logarithm of S_i
     low = sums.lower.exp()
     m = torch.where(sums.width > 0, ratio(sums.width, sums.upper.exp() - low), 1 / low)  # chord of log
     steep, tangent_sum = s_and_slope(box.at)[1], others_logsumexp(log_s(box.at)).exp()
-    value, k = envelope(box.t, line.value - sums.lower - m * (tangent_sum - low))
-    fits = (value < found.value) & (m * steep <= _CANCELS * line.slope) & m.isfinite()
-    left, left_c = torch.where(fits, 0, found.left), torch.where(fits, -k * m, 0)
-    pivot = torch.where((fits & (found.largest > 0)).any(-1, keepdim=True), 0, found.pivot)
-    own = torch.where(fits, k * line.slope - left_c * steep, found.slope * line.slope - left * found.right)
-    value = torch.minimum(value.where(fits, found.value), found.value)
-    return Side(own, value, ((left, found.right), (found.largest, pivot), (left_c, steep)))
+    value, k = envelope(box.t, box.above.value - sums.lower - m * (tangent_sum - low))
+    fits = (m * steep <= _CANCELS * box.above.slope) & m.isfinite()
+    return Product(torch.where(fits, value, torch.inf), k * (box.above.slope + m * steep), -k * m, steep)
+
+
+def shares_above(box: Box) -> Side:
+    """The smallest of B, C and D at the point."""
+    chord = chord_of_s(box.x, box.at)
+    d = product_above(box.h, log_s(box.at), Terms(chord.value.log(), chord.slope.log()), s_and_slope(box.at)[1].log())
+    return smaller(plane_above(box, sigmoid_above), sum_above(box, sigmoid_above), d)
+
+
+def logs_above(box: Box) -> Side:
+    """The smaller of B and C at the point."""
+    return smaller(plane_above(box, log_above), sum_above(box, log_above))
 
 
 def plane_below(box: Box, envelope: Envelope) -> tuple[Side, Line]:
@@ -196,7 +210,7 @@ class StableMaxRule(LaneRule):
             return LaneRelaxation(lanes, Side.constant(hull.lower), Side.constant(hull.upper))
         shares = call.node.op == "stablemax"
         lower = shares_below(box) if shares else logs_below(box)
-        upper = plane_above(box, sigmoid_above if shares else log_above)
+        upper = shares_above(box) if shares else logs_above(box)
         return LaneRelaxation(lanes, lower.touching(point, hull, hull.lower), upper.touching(point, hull, hull.upper))
 
     @staticmethod
