@@ -14,10 +14,11 @@ from torch import Tensor
 
 from graphs import GraphBuilder
 from graphs.ops import OPS
+from graphs.ops.scalar import signed_log
 from relaxations import RULES, Call, Interval
 from relaxations.exponentials import exp_chords
 from relaxations.softmax import hull_of
-from relaxations.stablemax import chord_of_s, h_above, h_below, log_s, s_and_slope
+from relaxations.stablemax import chord_of_s, h_above, h_below, s_and_slope
 
 Values = Interval  # of a bound below and one above, at the midpoint, each (B, K)
 
@@ -82,7 +83,7 @@ def composed(op: str, x: Interval) -> Values:
 
 def log_form_of_stablemax(x: Interval) -> Values:
     """LSE on lines of log s, and the interval below."""
-    middle, h = midpoint(x), Interval(log_s(x.lower), log_s(x.upper))
+    middle, h = midpoint(x), Interval(signed_log(x.lower), signed_log(x.upper))
     own, rest, hull = h_above(x, middle).value, h_below(x, middle).value, hull_of(h)
     others = torch.stack(
         [torch.cat([rest[:, :i], own[:, i : i + 1], rest[:, i + 1 :]], 1) for i in range(own.shape[1])]

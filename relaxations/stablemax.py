@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from graphs.ops.scalar import signed_log
 from relaxations.envelopes import Envelope, log_above, log_below, sigmoid_above, sigmoid_below
 from relaxations.exponentials import Terms, others_logsumexp
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
@@ -30,11 +31,6 @@ from relaxations.softmax import hull_of, logits
 _STEPS = 7  # Newton's method from the right
 _SMALL = 1e-3
 _CANCELS = 1e3  # how much larger than the diagonal a product of a pair may be there
-
-
-def log_s(x: Tensor) -> Tensor:
-    """h(x)."""
-    return torch.where(x < 0, -1.0, 1.0).to(x) * x.abs().log1p()
 
 
 def s_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +77,11 @@ def h_above(x: Interval, at: Tensor) -> Line:
 
     A tangent is raised to pass through the left end where it would be under it: then it is sound at any d > 0.
     """
-    low, high = log_s(x.lower), log_s(x.upper)
+    low, high = signed_log(x.lower), signed_log(x.upper)
     d = torch.where(x.lower < 0, _touch(x.lower), x.lower)
     point = torch.maximum(at, d)
     steep = (1 + point.abs()).reciprocal()
-    tangent = torch.maximum(log_s(point) + steep * (at - point), low + steep * (at - x.lower))
+    tangent = torch.maximum(signed_log(point) + steep * (at - point), low + steep * (at - x.lower))
     chord = torch.where(x.width > 0, ratio(high - low, x.width), 0)
     bent = d < x.upper
     value = torch.where(bent, tangent, torch.maximum(low + chord * (at - x.lower), high - chord * (x.upper - at)))
@@ -112,7 +108,7 @@ class Box(NamedTuple):
     @classmethod
     def of(cls, x: Interval, at: Tensor) -> Box:
         """For planes that touch at a point of the box."""
-        h = Interval(log_s(x.lower), log_s(x.upper))
+        h = Interval(signed_log(x.lower), signed_log(x.upper))
         return cls(x, at, h, logits(h), h_above(x, at), h_below(x, at))
 
 
@@ -128,7 +124,7 @@ def sum_above(box: Box, envelope: Envelope) -> Product:
     sums = Interval(*(others_logsumexp(end) for end in box.h))  # of the logarithm of S_i
     low = sums.lower.exp()
     m = torch.where(sums.width > 0, ratio(sums.width, sums.upper.exp() - low), 1 / low)  # chord of log
-    steep, tangent_sum = s_and_slope(box.at)[1], others_logsumexp(log_s(box.at)).exp()
+    steep, tangent_sum = s_and_slope(box.at)[1], others_logsumexp(signed_log(box.at)).exp()
     value, k = envelope(box.t, box.above.value - sums.lower - m * (tangent_sum - low))
     fits = (m * steep <= _CANCELS * box.above.slope) & m.isfinite()
     return Product(torch.where(fits, value, torch.inf), k * (box.above.slope + m * steep), -k * m, steep)
@@ -137,7 +133,9 @@ def sum_above(box: Box, envelope: Envelope) -> Product:
 def shares_above(box: Box) -> Side:
     """The smallest of B, C and D at the point."""
     chord = chord_of_s(box.x, box.at)
-    d = product_above(box.h, log_s(box.at), Terms(chord.value.log(), chord.slope.log()), s_and_slope(box.at)[1].log())
+    d = product_above(
+        box.h, signed_log(box.at), Terms(chord.value.log(), chord.slope.log()), s_and_slope(box.at)[1].log()
+    )
     return smaller(plane_above(box, sigmoid_above), sum_above(box, sigmoid_above), d)
 
 
@@ -192,7 +190,7 @@ class StableMaxRule(LaneRule):
         """Exact: that of the softmax of h(x)."""
         lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
         x = lanes.interval(inputs[0])
-        hull = self._hull(call, Interval(log_s(x.lower), log_s(x.upper)))
+        hull = self._hull(call, Interval(signed_log(x.lower), signed_log(x.upper)))
         return Interval(lanes.join(hull.lower), lanes.join(hull.upper))
 
     def relax(self, call: Call, inputs: Sequence[Interval]) -> LaneRelaxation:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 
-def _log_s(x: Tensor) -> Tensor:
-    return torch.sign(x) * torch.log1p(torch.abs(x))
+def _s(x: Tensor) -> Tensor:
+    return torch.where(x >= 0, x + 1, 1 / (1 - torch.clamp(x, max=0)))
 
 
 class StableMax(nn.Module):
@@ -19,7 +19,7 @@ class StableMax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shares along `dim`, of the shape of x; gradients are finite everywhere."""
-        s = torch.where(x >= 0, x + 1, 1 / (1 - torch.clamp(x, max=0)))
+        s = _s(x)
         return s / s.sum(self.dim, keepdim=True)
 
 
@@ -32,7 +32,7 @@ class LogStableMax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """log s(x_i) minus the logarithm of the sum of s along `dim`, of the shape of x."""
-        return torch.log_softmax(_log_s(x), self.dim)
+        return torch.log_softmax(torch.log(_s(x)), self.dim)
 
 
 class StableMaxCrossEntropy(nn.Module):
@@ -40,4 +40,4 @@ class StableMaxCrossEntropy(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """A number."""
-        return nn.functional.nll_loss(torch.log_softmax(_log_s(x), -1), label)
+        return nn.functional.nll_loss(torch.log_softmax(torch.log(_s(x)), -1), label)

@@ -232,4 +232,4 @@ def stable_exp(x: Tensor) -> Tensor:
 @op(Kind.SCALAR, monotone=True)
 def signed_log(x: Tensor) -> Tensor:
     """sign(x) log(1 + |x|): the logarithm of stable_exp."""
-    return x.sign() * x.abs().log1p()
+    return torch.where(x >= 0, x.clamp(min=0).log1p(), -(-x.clamp(max=0)).log1p())  # the slope is 1 at 0

@@ -32,6 +32,7 @@ KNOWN: dict[frozenset[str], tuple[str, float]] = {
     frozenset({"exp", "log"}): ("softplus", 0.0),
     frozenset({"abs"}): ("softsign", 0.0),
     frozenset({"sign", "abs", "log"}): ("signed_log", 0.0),
+    frozenset({"log", "stable_exp"}): ("signed_log", 0.0),
     frozenset({"step", "where", "reciprocal"}): ("stable_exp", 0.0),
     frozenset({"step", "where", "reciprocal", "clip"}): ("stable_exp", 0.0),
 }

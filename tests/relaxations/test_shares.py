@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from benchmarks import shares
+from benchmarks import shares, softmax
 from relaxations import RULES, Interval
 from relaxations.sets import Box
 from tests.laws.table import Input, Row
@@ -117,3 +117,16 @@ def test_temperature_and_noise_are_a_scale_and_a_shift():
     (slopes,), bias = RULES["softmax"].relax(shares.node("softmax", 5), [there]).pull(rows)
     expected = torch.minimum(slopes * there.lower.unsqueeze(1), slopes * there.upper.unsqueeze(1)).sum(2) + bias
     torch.testing.assert_close(bounds.crown(graph, Box(x.lower, x.upper), rows), expected)
+
+
+def test_the_benchmark_prints_what_it_says():
+    lines = softmax.tightness("softmax", shares.SOFTMAX, 9, 0)
+    assert len(lines) == 2 + 2 * len(softmax.WIDTHS) and lines[0].count("|") == lines[2].count("|")
+    assert all(line.endswith("| 100.0 % |") for line in lines[2:])
+    x = shares.boxes(20, softmax.LOGITS, 20.0, random())
+    single = Interval(x.lower.float(), x.upper.float())
+    wide = Interval(single.lower.double(), single.upper.double())
+    slopes, bias = softmax.our_lines(single)
+    assert softmax.sampled(slopes, bias, wide, random()).boxes == 0
+    assert softmax.sampled(slopes, bias - 1, wide, random()).boxes == 20
+    assert all(seconds > 0 for seconds in softmax.times(8, 16, 10))
