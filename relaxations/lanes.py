@@ -111,7 +111,9 @@ class Side(NamedTuple):
         for left, right in self.pairs:
             steep = steep + left.abs() * right.abs().sum(-1, keepdim=True)
         good = (hull.lower <= self.bias) & (self.bias <= hull.upper) & (steep <= STEEPEST)
-        return self.through(at, self.bias).or_constant(good, constant)
+        planes = self.through(at, self.bias).or_constant(good, constant)
+        used = tuple(pair for pair in planes.pairs[1:] if bool(pair[0].any()))  # many candidates win nowhere
+        return planes._replace(pairs=(*planes.pairs[:1], *used))
 
     def negate(self) -> Side:
         """Planes of -f from planes of f."""

@@ -50,6 +50,21 @@ class SoftplusRule(CurveRule):
         return (Piece(-math.inf, math.inf, 1, torch.sigmoid, torch.logit),)
 
 
+@rule("log_softplus")
+class LogSoftplusRule(CurveRule):
+    """log log(1 + e^x)."""
+
+    def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
+        """Concave; f' = s(x) / softplus(x), which tends to 1 - e^x / 2 on the left."""
+
+        def df(x: Tensor) -> Tensor:
+            e = x.clamp(max=-12.0).exp()
+            right = x.clamp(min=-12.0)
+            return torch.where(x < -12.0, 1 - e / 2 + e * e / 6, right.sigmoid() / torch.logaddexp(right, 0 * right))
+
+        return (Piece(-math.inf, math.inf, -1, df),)
+
+
 @rule("log")
 class LogarithmRule(CurveRule):
     """Natural logarithm; a box that leaves x >= 0 has no bounds, one that touches 0 no lower bound."""

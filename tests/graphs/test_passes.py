@@ -221,6 +221,10 @@ NORMS = {
         ],
         ["neg", "step", "shift", "reciprocal", "shift", "where"],
     ),
+    "softplus shares": (
+        [("Softplus", ["x"], "s"), ("ReduceSum", ["s", "last"], "t"), ("Div", ["s", "t"], "y")],
+        ["log_softplus", "softmax"],
+    ),
     "masked softmax: plus -inf": ([("Add", ["x", "mask"], "a"), ("Softmax", ["a"], "y", {"axis": 1})], ["softmax"]),
     "masked softmax: plus -inf and numbers": (
         [("Add", ["bias", "x"], "a"), ("Softmax", ["a"], "y", {"axis": 1})],

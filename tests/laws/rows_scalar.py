@@ -69,4 +69,5 @@ ROWS = [
     Row("softsign", _ANY),
     Row("stable_exp", _ANY),
     Row("signed_log", _ANY),
+    Row("log_softplus", (Input((2,), kinks=(-12.0, 0.0)),)),
 ]
