@@ -3,6 +3,7 @@
 from relaxations import (
     affine as affine,
     clarke as clarke,
+    gating as gating,
     logsumexp as logsumexp,
     matmul as matmul,
     maximum as maximum,

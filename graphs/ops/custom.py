@@ -72,6 +72,19 @@ def softmax(x: Tensor, *, axis: int, mask: Tensor | None = None) -> Tensor:
     return x.masked_fill(mask == 0, -torch.inf).softmax(axis + 1)
 
 
+@op(Kind.CUSTOM, monotone=True)
+def top_k(x: Tensor, *, k: int, axis: int) -> Tensor:
+    """The k largest entries along an axis, in falling order."""
+    return x.topk(k, axis + 1).values
+
+
+@op(Kind.CUSTOM)
+def top_k_softmax(x: Tensor, *, k: int, axis: int) -> Tensor:
+    """Softmax among the k largest entries along an axis (of equal ones the first), 0 elsewhere: sparse gating."""
+    place = x.sort(dim=axis + 1, descending=True, stable=True).indices.narrow(axis + 1, 0, k)
+    return torch.zeros_like(x).scatter(axis + 1, place, x.gather(axis + 1, place).softmax(axis + 1))
+
+
 @op(Kind.CUSTOM)
 def log_softmax(x: Tensor, *, axis: int) -> Tensor:
     """x minus its log-sum-exp along an axis."""
