@@ -3,13 +3,16 @@
 from relaxations import (
     affine as affine,
     clarke as clarke,
+    gating as gating,
+    logsumexp as logsumexp,
     matmul as matmul,
     maximum as maximum,
-    normalisers as normalisers,
     norms as norms,
     products as products,
     scalar as scalar,
     selection as selection,
+    softmax as softmax,
+    stablemax as stablemax,
 )
 from relaxations.rule import (
     RULES as RULES,

@@ -1,22 +1,25 @@
 """Relaxations of ops that work along lanes: vectors of n entries taken over one or several axes.
 
-Every output entry i of a lane is bounded by  own_i x_i + gain_i (sum over j != i of shared_j x_j) + bias_i: a matrix of
-rank one but for its diagonal, so that n numbers describe it. Gains may be huge where the shared factors of the other
-entries are tiny, so sums over the others are never totals minus one term. Shape letters: B boxes, S rows, K input
-dimensions of forward mode, L lanes, n entries of a lane.
+A lane's planes are a matrix n x n that is diagonal but for a few products of a column and a row, so that some vectors
+describe it and a row is pulled in O(n). A column whose entry times the row's is huge beside the diagonal would cancel
+there; rules give such an entry a pair of its own (see `relaxations/softmax.py`). Shape letters: B boxes, S rows, K
+input dimensions of forward mode, L lanes, n entries of a lane.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from relaxations.planes import offset, scaled, signs
-from relaxations.rule import Affine, Interval, Relaxation
+from relaxations.planes import FEW_ROWS, offset, scaled, signs
+from relaxations.rule import Affine, Call, Interval, Relaxation, Rule
+
+STEEPEST = 64.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,16 @@ class Lanes:
 
     def split(self, values: Tensor) -> Tensor:
         """(*lead, *N) to (*lead, L, n)."""
+        if self._in_order:
+            return values.reshape(*values.shape[: values.dim() - len(self.shape)], self._lanes, -1)
         lead = values.dim() - len(self.shape)
         moved = values.permute(*range(lead), *(lead + a for a in self._order))
         return moved.reshape(*values.shape[:lead], self._lanes, -1)
 
     def join(self, values: Tensor) -> Tensor:
         """(*lead, L, n) to (*lead, *N)."""
+        if self._in_order:
+            return values.reshape(*values.shape[:-2], *self.shape)
         lead, order = values.dim() - 2, self._order
         moved = values.reshape(*values.shape[:lead], *(self.shape[a] for a in order))
         return moved.permute(*range(lead), *(lead + order.index(a) for a in range(len(order))))
@@ -42,26 +49,40 @@ class Lanes:
         """Both ends by lanes."""
         return Interval(self.split(x.lower), self.split(x.upper))
 
-    @property
+    @cached_property
+    def _in_order(self) -> bool:
+        return self._order == list(range(len(self.shape)))
+
+    @cached_property
     def _order(self) -> list[int]:
         return [a for a in range(len(self.shape)) if a not in self.axes] + list(self.axes)
 
-    @property
+    @cached_property
     def _lanes(self) -> int:
         return torch.Size([size for a, size in enumerate(self.shape) if a not in self.axes]).numel()
 
 
 class Side(NamedTuple):
-    """Planes on one side of every entry of every lane, all (B, L, n); see the module's docstring."""
+    """Planes on one side of every entry of every lane; all tensors are (B, L, n).
+
+    Entry i's plane is  own_i x_i + sum over pairs (left, right) of left_i (right . x) + bias_i.
+    """
 
     own: Tensor
-    gain: Tensor
-    shared: Tensor
     bias: Tensor
+    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    @classmethod
+    def constant(cls, values: Tensor) -> Side:
+        """Without slopes."""
+        return cls(torch.zeros_like(values), values)
 
     def at(self, x: Tensor) -> Tensor:
         """Values at points (B, L, n)."""
-        return self.own * x + self.gain * others(self.shared * x) + self.bias
+        value = self.own * x + self.bias
+        for left, right in self.pairs:
+            value = value + left * (right * x).sum(-1, keepdim=True)
+        return value
 
     def through(self, x: Tensor, value: Tensor) -> Side:
         """The planes of these slopes that have the values `value` at the points x."""
@@ -69,17 +90,53 @@ class Side(NamedTuple):
 
     def or_constant(self, good: Tensor, constant: Tensor) -> Side:
         """The planes where `good` holds and all numbers are finite, else a constant."""
-        shared = torch.where(self.shared.isfinite(), self.shared, 0)
-        good = good & self.own.isfinite() & self.gain.isfinite() & self.bias.isfinite()
-        good = good & self.shared.isfinite().all(-1, keepdim=True)
+        pairs = []
+        good = good & self.own.isfinite() & self.bias.isfinite()
+        for left, right in self.pairs:
+            good = good & left.isfinite() & right.isfinite().all(-1, keepdim=True)
+            pairs.append((left, torch.where(right.isfinite(), right, 0)))
         return Side(
-            torch.where(good, self.own, 0), torch.where(good, self.gain, 0), shared,
+            torch.where(good, self.own, 0),
             torch.where(good, self.bias, constant),
-        )  # fmt: skip
+            tuple((torch.where(good, left, 0), right) for left, right in pairs),
+        )
+
+    def touching(self, at: Tensor, hull: Interval, constant: Tensor) -> Side:
+        """From values at a point (in place of `bias`) the planes, or constants where these are not worse at the point.
+
+        For functions whose slopes have sums of at most 2: far steeper planes, which touch where a chord leaves its
+        curve, would be a little off the function by rounding alone, and are of no use.
+        """
+        steep = self.own.abs()
+        for left, right in self.pairs:
+            steep = steep + left.abs() * right.abs().sum(-1, keepdim=True)
+        good = (hull.lower <= self.bias) & (self.bias <= hull.upper) & (steep <= STEEPEST)
+        planes = self.through(at, self.bias).or_constant(good, constant)
+        used = tuple(pair for pair in planes.pairs[1:] if bool(pair[0].any()))  # many candidates win nowhere
+        return planes._replace(pairs=(*planes.pairs[:1], *used))
 
     def negate(self) -> Side:
         """Planes of -f from planes of f."""
-        return Side(-self.own, -self.gain, self.shared, -self.bias)
+        return Side(-self.own, -self.bias, tuple((-left, right) for left, right in self.pairs))
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """All tensors in a row."""
+        return self.own, self.bias, *(part for pair in self.pairs for part in pair)
+
+    @classmethod
+    def of_parts(cls, own: Tensor, bias: Tensor, *rest: Tensor) -> Side:
+        """The inverse of `parts`."""
+        return cls(own, bias, tuple(zip(rest[::2], rest[1::2], strict=True)))
+
+
+class Columns(NamedTuple):
+    """Of both sides (B L, pairs + 1, n): left vectors with the bias; then all right vectors and both diagonals."""
+
+    lower: Tensor
+    upper: Tensor
+    rights: Tensor
+    lower_own: Tensor
+    upper_own: Tensor
 
 
 @dataclass(frozen=True)
@@ -92,13 +149,60 @@ class LaneRelaxation(Relaxation):
     centred: bool = False
 
     def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Rows (B, S, *N) to rows on the one input, two passes and two sums along lanes."""
-        positive, negative = signs(self.lanes.split(rows))
-        bias = offset(positive, negative, self.lower.bias, self.upper.bias)
-        pulled = _pull(positive, self.lower) + _pull(negative, self.upper)
+        """Rows (B, S, *N) to rows on the one input: some passes over them and some sums along lanes."""
+        split = self.lanes.split(rows)
+        many = rows.shape[1] >= FEW_ROWS and self._finite
+        pulled, bias = (self._by_products if many else self._by_sums)(split)
         if self.centred:
             pulled = pulled - pulled.mean(-1, keepdim=True)
         return (self.lanes.join(pulled),), bias
+
+    def _by_sums(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (B, S, L, n) entry by entry; bias (B, S)."""
+        positive, negative = signs(rows)
+        pulled = (positive * self.lower.own.unsqueeze(1)).addcmul_(negative, self.upper.own.unsqueeze(1))
+        for part, side in ((positive, self.lower), (negative, self.upper)):
+            for left, right in side.pairs:
+                pulled.addcmul_((part * left.unsqueeze(1)).sum(-1, keepdim=True), right.unsqueeze(1))
+        return pulled, offset(positive, negative, self.lower.bias, self.upper.bias)
+
+    def _by_products(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by products of matrices, one a lane: all columns of a side and its bias at one go."""
+        lead, columns = (rows.shape[0], rows.shape[2]), self._columns
+        positive, negative = signs(rows.transpose(1, 2).flatten(0, 1))  # (B L, S, n)
+        low = columns.lower @ positive.transpose(1, 2)  # a wide product, (B L, pairs + 1, S): the fast way
+        high = columns.upper @ negative.transpose(1, 2)
+        pulled = (positive * columns.lower_own).addcmul_(negative, columns.upper_own)
+        sums = torch.cat([low[:, :-1], high[:, :-1]], 1)
+        pulled = pulled.baddbmm_(sums.transpose(1, 2), columns.rights)
+        bias = low[:, -1] + high[:, -1]
+        return pulled.unflatten(0, lead).transpose(1, 2), bias.unflatten(0, lead).sum(1)
+
+    @cached_property
+    def _columns(self) -> Columns:
+        """All vectors of a lane as matrices."""
+        lower, upper = ([part.flatten(0, 1) for part in side.parts()] for side in (self.lower, self.upper))
+        return Columns(
+            torch.stack([*lower[2::2], lower[1]], 1),
+            torch.stack([*upper[2::2], upper[1]], 1),
+            torch.stack([*lower[3::2], *upper[3::2]], 1),
+            lower[0].unsqueeze(1),
+            upper[0].unsqueeze(1),
+        )
+
+    @cached_property
+    def _finite(self) -> bool:
+        return bool(self.lower.bias.isfinite().all() & self.upper.bias.isfinite().all())
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """All parts of both sides along a last axis, (B, *N, parts): places of N are read at one go."""
+        return torch.stack([self.lanes.join(part) for part in (*self.lower.parts(), *self.upper.parts())], -1)
+
+    @property
+    def split(self) -> int:
+        """How many of the packed parts are the lower side's."""
+        return len(self.lower.parts())
 
     def push(self, inputs: Sequence[Affine]) -> Affine:
         """The lane's matrix, entry by entry of its sign, on the input's bounds."""
@@ -116,16 +220,17 @@ class LaneRelaxation(Relaxation):
         return Affine(*(self.lanes.join(part) for part in parts))
 
 
-def _pull(rows: Tensor, side: Side) -> Tensor:
-    """Rows of one sign (B, S, L, n) through one side's slopes."""
-    return torch.addcmul(rows * side.own.unsqueeze(1), others(rows * side.gain.unsqueeze(1)), side.shared.unsqueeze(1))
-
-
 def _push(side: Side, low: Tensor, high: Tensor) -> Tensor:
-    """Smallest slopes . v for low <= v <= high, (B, K, L, n)."""
-    own, gain, shared = (t.unsqueeze(1) for t in side[:3])
-    small, large = scaled(shared, low, high), -scaled(-shared, low, high)
-    return scaled(own, low, high) + scaled(gain, others(small), others(large))
+    """Smallest slopes . v for low <= v <= high, (B, K, L, n): no entry of the lane's matrix is in two pairs."""
+    own = side.own
+    for left, right in side.pairs:
+        own = own + left * right
+    total = scaled(own.unsqueeze(1), low, high)
+    for left, right in side.pairs:
+        small = scaled(right.unsqueeze(1), low, high)
+        large = -scaled(-right.unsqueeze(1), low, high)
+        total = total + scaled(left.unsqueeze(1), others(small), others(large))
+    return total
 
 
 def _centre(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,3 +251,11 @@ def others(values: Tensor) -> Tensor:
     zero = torch.zeros_like(values[..., :1])
     before = torch.cat([zero, values.cumsum(-1)[..., :-1]], -1)
     return before + torch.cat([values.flip(-1).cumsum(-1)[..., :-1].flip(-1), zero], -1)
+
+
+class LaneRule(Rule):
+    """What rules along lanes share: every entry that varies would relax better if tighter."""
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries of positive width."""
+        return (inputs[0].width != 0,)

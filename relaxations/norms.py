@@ -15,8 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relaxations.lanes import LaneRelaxation, Lanes, Side, others
-from relaxations.normalisers import LaneRule
+from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side, others
 from relaxations.planes import ordered
 from relaxations.products import mccormick_below, middle
 from relaxations.rule import Call, Interval, rule
@@ -151,7 +150,7 @@ class NormRule(LaneRule):
         lanes = Lanes(tuple(inputs[0].lower.shape[1:]), tuple(call.attrs["axes"]))
         x, eps, centred = lanes.interval(inputs[0]), call.attrs["eps"], call.node.op == "layer_norm"
         if self._constant(call, x):
-            zero = Side(*(torch.zeros_like(x.lower) for _ in range(4)))
+            zero = Side.constant(torch.zeros_like(x.lower))
             return LaneRelaxation(lanes, zero, zero, centred)
         found = ranges(x, centred)
         hull = _hull(found, x.lower.shape[-1], eps)
@@ -236,4 +235,4 @@ def _times_root(c: Interval, root: InverseRoot) -> tuple[Side, Tensor]:
         wins = value > best[0]
         best = (torch.where(wins, value, best[0]), torch.where(wins, on_c, best[1]), torch.where(wins, gain, best[2]))
     value, on_c, gain = best
-    return Side(on_c + gain * shared, gain, shared, torch.zeros_like(m)), value
+    return Side(on_c, torch.zeros_like(m), ((gain, shared),)), value

@@ -107,12 +107,9 @@ class Relaxation(ABC):
 def _take(value: Any, owner: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value.index_select(0, owner) if value.shape[0] != 1 else value
-    if isinstance(value, tuple) and value and all(isinstance(v, Tensor) for v in value):
-        return (
-            type(value)(*(_take(v, owner) for v in value))
-            if hasattr(value, "_fields")
-            else tuple(_take(v, owner) for v in value)
-        )
+    if isinstance(value, tuple):
+        taken = (_take(v, owner) for v in value)
+        return type(value)(*taken) if hasattr(value, "_fields") else tuple(taken)
     return value
 
 

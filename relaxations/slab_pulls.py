@@ -66,11 +66,10 @@ def _lanes(relaxation: LaneRelaxation, rows: Slab, owner: Tensor | None) -> _Par
     if not rows.fixed:
         return None
     local = Lanes(rows.reduced, lanes.axes)
-
-    def side(planes: Side) -> Side:
-        return Side(*(local.split(rows.read(lanes.join(part), owner)) for part in planes))
-
-    lower, upper = side(relaxation.lower), side(relaxation.upper)
+    packed = relaxation.packed
+    place = _place(rows, rows.fixed, (*rows.shape, packed.shape[-1]))
+    parts = [local.split(part) for part in place.read(packed, owner).unbind(-1)]
+    lower, upper = (Side.of_parts(*part) for part in (parts[: relaxation.split], parts[relaxation.split :]))
     (pulled,), bias = LaneRelaxation(local, lower, upper, relaxation.centred).pull(rows.rows)
     return (replace(rows, rows=pulled),), bias
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relaxations.sets import Ball as Ball, Box as Box
     from verif.lipschitz import Lipschitz as Lipschitz, lipschitz as lipschitz
     from verif.monotone import Monotone as Monotone, monotone as monotone
+    from verif.nn import LogStableMax as LogStableMax, StableMax as StableMax
     from verif.properties import linear as linear, output_range as output_range, robustness as robustness
     from verif.query import Query as Query
     from verif.radius import Radius as Radius, radius as radius
@@ -32,9 +33,11 @@ _PUBLIC = {
     "Counterexample": "verif.verify",
     "Lipschitz": "verif.lipschitz",
     "Monotone": "verif.monotone",
+    "LogStableMax": "verif.nn",
     "Query": "verif.query",
     "Radius": "verif.radius",
     "Result": "verif.verify",
+    "StableMax": "verif.nn",
     "Verdict": "verif.verdict",
     "VerifError": "graphs.errors",
     "linear": "verif.properties",

@@ -177,9 +177,21 @@ def _softmax(tape: Tape, node: Node, c: Cotangent) -> Parts:
 
 def _log_softmax(tape: Tape, node: Node, c: Cotangent) -> Parts:
     """c - p sum c."""
+    return _log_shares(tape, node, c, "softmax")
+
+
+def _log_shares(tape: Tape, node: Node, c: Cotangent, op: str) -> Parts:
     axis = node.attrs["axis"] % len(node.shape)
-    p = tape.node("softmax", node.inputs[0], axis=axis)
+    p = tape.node(op, node.inputs[0], axis=axis)
     return [tape.minus(c, tape.times(tape.summed(c, [axis]), p))]
+
+
+def _stablemax(tape: Tape, node: Node, c: Cotangent) -> Parts:
+    """That of the (logarithm of the) softmax of h(x), times h' = 1 / (1 + |x|)."""
+    (x,) = node.inputs
+    (back,) = _softmax(tape, node, c) if node.op == "stablemax" else _log_shares(tape, node, c, "stablemax")
+    assert back is not None
+    return [tape.times(back, tape.node("reciprocal", tape.shifted(tape.node("abs", x), 1.0)))]
 
 
 def _logsumexp(tape: Tape, node: Node, c: Cotangent) -> Parts:
@@ -233,6 +245,8 @@ RULES: dict[str, Rule] = {
     "max_pool": _max_pool,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
+    "stablemax": _stablemax,
+    "log_stablemax": _stablemax,
     "logsumexp": _logsumexp,
     "layer_norm": _norm,
     "rms_norm": _norm,

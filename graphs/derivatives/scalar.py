@@ -66,6 +66,18 @@ def _exponential(tape: Tape, node: Node, x: str) -> str:
     return tape.node("add", tape.node("mul", tape.scaled(left, alpha), ends[0]), ends[1])
 
 
+def _stable_exp(tape: Tape, node: Node, x: str) -> str:
+    """1 / (1 - min(x, 0))^2."""
+    left = tape.node("neg", tape.node("clip", x, lower=-math.inf, upper=0.0))
+    return tape.node("power", tape.shifted(left, 1.0), exponent=-2.0)
+
+
+def _log_softplus(tape: Tape, node: Node, x: str) -> str:
+    """s(x) / softplus(x), the latter from its logarithm."""
+    inverse = tape.node("exp", tape.node("neg", node.name))
+    return tape.node("mul", tape.node("sigmoid", x), inverse)
+
+
 def _hard_swish(tape: Tape, node: Node, x: str) -> str:
     """x / 3 + 1/2 between the kinks -3 and 3, 1 right of them."""
     middle = tape.shifted(tape.scaled(x, 1 / 3), 0.5)
@@ -150,6 +162,9 @@ SLOPES: dict[str, Slope] = {
     "hard_swish": _hard_swish,
     "mish": _mish,
     "softsign": lambda tape, node, x: tape.node("power", tape.shifted(tape.node("abs", x), 1.0), exponent=-2.0),
+    "stable_exp": _stable_exp,
+    "signed_log": lambda tape, node, x: tape.node("reciprocal", tape.shifted(tape.node("abs", x), 1.0)),
+    "log_softplus": _log_softplus,
     "sigmoid_slope": _sigmoid_slope,
     "gauss": lambda tape, node, x: tape.node("mul", tape.scaled(x, -2.0), node.name),
     "lorentz": _lorentz,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphs.onnx.context import Context
-from graphs.onnx.values import Constant, Value, is_float
+from graphs.onnx.values import Constant, Masked, Value, Variable, is_float
 
 
 def reshape(ctx: Context, x: Value, shape: Sequence[int]) -> Value:
@@ -64,7 +64,11 @@ def add(ctx: Context, a: Value, b: Value) -> Value:
         return known
     a, b = (b, a) if isinstance(a, Constant) else (a, b)
     if isinstance(b, Constant):
-        return ctx.emit("shift", raise_rank(ctx, a, len(b.shape)), offset=b.tensor.double())
+        kept = b.tensor != -math.inf
+        offset = torch.where(kept, b.tensor.double(), 0)
+        y = ctx.emit("shift", raise_rank(ctx, a, len(b.shape)), offset=offset)
+        assert isinstance(y, Variable)
+        return y if bool(kept.all()) else Masked(y.name, y.shape, y.dtype, kept.expand(y.shape))
     return ctx.emit("add", *align(ctx, a, b))
 
 

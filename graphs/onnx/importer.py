@@ -15,11 +15,12 @@ from graphs.onnx import converters as converters, proto
 from graphs.onnx.context import Context, nonfinite
 from graphs.onnx.functions import written_out
 from graphs.onnx.registry import CONVERTERS, find
-from graphs.onnx.values import Constant, Value, Variable
+from graphs.onnx.values import Constant, Masked, Value, Variable
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
 QUANTIZED |= {"ConvInteger", "MatMulInteger"}
+READ_MASKED = {"Softmax", "Identity", "Dropout"}
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
 
 
@@ -111,6 +112,9 @@ class Importer:
         ctx = self._context(node)
         function = self._converter(ctx)
         ctx.inputs = tuple(self._value(name, ctx.where) if name else None for name in node.input)
+        if ctx.node.op_type not in READ_MASKED:
+            for value in ctx.inputs:
+                _whole(value, ctx.where)
         before = len(self.builder.nodes)
         try:
             with torch.no_grad():
@@ -184,6 +188,7 @@ class Importer:
     def _output(self, name: str) -> str:
         """The IR name of an output; a constant, an input or a value under another name becomes a node of its own."""
         value = self._value(name, self.label)
+        _whole(value, self.label)
         if isinstance(value, Variable) and value.name == name and name not in self.builder.inputs:
             return name
         source = self.origins.get(name)
@@ -192,4 +197,16 @@ class Importer:
         variable = ctx.variable(value)
         return self.builder.add(
             "reshape", [variable.name], attrs={"shape": variable.shape}, name=name, origin=ctx.origin
+        )
+
+
+def _whole(value: Value | None, where: str) -> None:
+    """Refuse entries of -inf: only a Softmax makes numbers of them."""
+    if isinstance(value, Masked):
+        raise GraphError(
+            "G104",
+            f"value '{value.name}' is -inf where a mask leaves entries out",
+            where=where,
+            notes=[f"{int((~value.kept).sum())} of its {value.kept.numel()} entries; Softmax alone can read them"],
+            help="apply the mask right before the Softmax, or export it with a large negative number",
         )

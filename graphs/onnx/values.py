@@ -22,6 +22,13 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Masked(Variable):
+    """A variable with -inf in place of the entries that `kept` (bool, of its shape) leaves out: input of a Softmax."""
+
+    kept: Tensor
+
+
+@dataclass(frozen=True)
 class Constant:
     """A known tensor: float64 for all float types, int64 for all integers, bool. `name` is the user's name of it."""
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphs.ops.registry import Kind, op
+from graphs.ops.scalar import signed_log
 
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -64,15 +65,42 @@ def max_pool(
 
 
 @op(Kind.CUSTOM)
-def softmax(x: Tensor, *, axis: int) -> Tensor:
-    """exp(x) divided by its sum along an axis."""
-    return x.softmax(axis + 1)
+def softmax(x: Tensor, *, axis: int, mask: Tensor | None = None) -> Tensor:
+    """exp(x) divided by its sum along an axis, over the entries that a mask (0 or 1, broadcast to x) keeps; else 0."""
+    if mask is None:
+        return x.softmax(axis + 1)
+    return x.masked_fill(mask == 0, -torch.inf).softmax(axis + 1)
+
+
+@op(Kind.CUSTOM, monotone=True)
+def top_k(x: Tensor, *, k: int, axis: int) -> Tensor:
+    """The k largest entries along an axis, in falling order."""
+    return x.topk(k, axis + 1).values
+
+
+@op(Kind.CUSTOM)
+def top_k_softmax(x: Tensor, *, k: int, axis: int) -> Tensor:
+    """Softmax among the k largest entries along an axis (of equal ones the first), 0 elsewhere: sparse gating."""
+    place = x.sort(dim=axis + 1, descending=True, stable=True).indices.narrow(axis + 1, 0, k)
+    return torch.zeros_like(x).scatter(axis + 1, place, x.gather(axis + 1, place).softmax(axis + 1))
 
 
 @op(Kind.CUSTOM)
 def log_softmax(x: Tensor, *, axis: int) -> Tensor:
     """x minus its log-sum-exp along an axis."""
     return x.log_softmax(axis + 1)
+
+
+@op(Kind.CUSTOM)
+def stablemax(x: Tensor, *, axis: int) -> Tensor:
+    """stable_exp(x) divided by its sum along an axis (StableMax)."""
+    return log_stablemax(x, axis=axis).exp()
+
+
+@op(Kind.CUSTOM)
+def log_stablemax(x: Tensor, *, axis: int) -> Tensor:
+    """Logarithm of stablemax."""
+    return signed_log(x).log_softmax(axis + 1)
 
 
 @op(Kind.CUSTOM, monotone=True)

@@ -221,3 +221,23 @@ def mish(x: Tensor) -> Tensor:
 def softsign(x: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     return x / (1 + x.abs())
+
+
+@op(Kind.SCALAR, monotone=True)
+def stable_exp(x: Tensor) -> Tensor:
+    """x + 1 where x >= 0, else 1 / (1 - x): what StableMax has in place of e^x."""
+    return torch.where(x >= 0, x + 1, (1 - x.clamp(max=0)).reciprocal())
+
+
+@op(Kind.SCALAR, monotone=True)
+def signed_log(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): the logarithm of stable_exp."""
+    return torch.where(x >= 0, x.clamp(min=0).log1p(), -(-x.clamp(max=0)).log1p())  # the slope is 1 at 0
+
+
+@op(Kind.SCALAR, monotone=True)
+def log_softplus(x: Tensor) -> Tensor:
+    """log log(1 + e^x): shares of softplus are the softmax of it."""
+    small = x.clamp(max=-12.0)
+    e = small.exp()
+    return torch.where(x < -12.0, small - e / 2 + 5 * e * e / 24, softplus(x.clamp(min=-12.0)).log())

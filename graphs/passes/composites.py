@@ -12,7 +12,7 @@ from graphs.passes.rewrite import Sweep, rewrite
 def recognise_composites(graph: Graph) -> Graph:
     """Functions of one number (GELU, SiLU...), then normalisations and softmax; what is left over is dead."""
     graph = recognise_functions(graph)
-    for rule in (_rms_norm, _layer_norm, _logsumexp, _softmax, _log_softmax):
+    for rule in (_rms_norm, _layer_norm, _logsumexp, _softmax, _log_softmax, _stablemax, _softplus_shares):
         graph = rewrite(graph, rule)
     return graph
 
@@ -101,3 +101,36 @@ def _log_softmax(sweep: Sweep, node: Node) -> str | None:
     if not found:
         return None
     return sweep.builder.add("log_softmax", [found[0]], attrs={"axis": found[1]}, name=node.name, origin=node.origin)
+
+
+def _stablemax(sweep: Sweep, node: Node) -> str | None:
+    """s(x) / sum(s(x)) for s = stable_exp, the softmax of log s(x), and the logarithms of these."""
+    op = {"softmax": "stablemax", "log_softmax": "log_stablemax", "log": "log_stablemax"}.get(node.op, "stablemax")
+    if node.op == "log":
+        share = _made(sweep, node.inputs[0], "stablemax")
+        found = (share.inputs[0], share.attrs["axis"]) if share else None
+    elif op == "log_stablemax" or node.op == "softmax":
+        log = _made(sweep, node.inputs[0], "signed_log") if "mask" not in node.params else None
+        found = (log.inputs[0], node.attrs["axis"]) if log else None
+    else:
+        found = _share(sweep, node, "stable_exp")
+    if not found:
+        return None
+    return sweep.builder.add(op, [found[0]], attrs={"axis": found[1]}, name=node.name, origin=node.origin)
+
+
+def _softplus_shares(sweep: Sweep, node: Node) -> str | None:
+    """softplus(x) / sum(softplus(x)) is the softmax of log softplus(x)."""
+    found = _share(sweep, node, "softplus")
+    if not found:
+        return None
+    log = sweep.between("log_softplus", found[0], node)
+    return sweep.builder.add("softmax", [log], attrs={"axis": found[1]}, name=node.name, origin=node.origin)
+
+
+def _share(sweep: Sweep, node: Node, op: str) -> tuple[str, int] | None:
+    """x and the axis where the node is g(x) over the sum of g(x) along an axis, for an op g."""
+    pair = _quotient(sweep, node)
+    g, total = (pair and _made(sweep, pair[0], op)), (pair and _made(sweep, pair[1], "sum"))
+    same = g and total and total.inputs[0] == g.name and _kept(total) and len(total.attrs["axes"]) == 1
+    return (g.inputs[0], total.attrs["axes"][0]) if g and total and same else None

@@ -31,6 +31,10 @@ KNOWN: dict[frozenset[str], tuple[str, float]] = {
     frozenset({"exp", "log", "tanh"}): ("mish", 0.0),
     frozenset({"exp", "log"}): ("softplus", 0.0),
     frozenset({"abs"}): ("softsign", 0.0),
+    frozenset({"sign", "abs", "log"}): ("signed_log", 0.0),
+    frozenset({"log", "stable_exp"}): ("signed_log", 0.0),
+    frozenset({"step", "where", "reciprocal"}): ("stable_exp", 0.0),
+    frozenset({"step", "where", "reciprocal", "clip"}): ("stable_exp", 0.0),
 }
 
 
@@ -48,7 +52,7 @@ def recognise_functions(graph: Graph) -> Graph:
     tolerance = 1e-12 if double else 1e-7  # float32 models hold rounded constants
 
     def rule(sweep: Sweep, node: Node) -> str | None:
-        region = _region(sweep, node) if node.op in ("mul", "div", "log") else None
+        region = _region(sweep, node) if node.op in ("mul", "div", "log", "where") else None
         found = None if region is None else _match(sweep, region, tolerance)
         return None if region is None or found is None else _emit(sweep, node, region.source, found)
 
@@ -63,7 +67,7 @@ def _known(nodes: Iterable[Node]) -> tuple[str, float] | None:
 
 def _elementwise(sweep: Sweep, node: Node) -> bool:
     """Whether an op acts on each entry alone, the same way on all."""
-    if node.op == INPUT or not (node.op in ARITHMETIC or OPS[node.op].kind is Kind.SCALAR):
+    if node.op == INPUT or not (node.op in {*ARITHMETIC, "where"} or OPS[node.op].kind is Kind.SCALAR):
         return False
     return all(p.numel() == 1 for p in sweep.params(node).values()) and all(
         sweep.node(name).shape == node.shape for name in node.inputs

@@ -24,6 +24,21 @@ class ExponentialRule(CurveRule):
         return (Piece(-math.inf, math.inf, 1, torch.exp, torch.log),)
 
 
+@rule("stable_exp")
+class StableExponentialRule(CurveRule):
+    """x + 1 where x >= 0, else 1 / (1 - x)."""
+
+    image = (0.0, math.inf)
+
+    def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
+        """Convex, then straight, with equal slopes where they meet."""
+
+        def df(x: Tensor) -> Tensor:
+            return (1 - x.clamp(max=0)).square().reciprocal()
+
+        return Piece(-math.inf, 0.0, 1, df, lambda k: 1 - k.rsqrt()), Piece(0.0, math.inf, 1, torch.ones_like)
+
+
 @rule("softplus")
 class SoftplusRule(CurveRule):
     """log(1 + e^x)."""
@@ -33,6 +48,21 @@ class SoftplusRule(CurveRule):
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
         """Convex."""
         return (Piece(-math.inf, math.inf, 1, torch.sigmoid, torch.logit),)
+
+
+@rule("log_softplus")
+class LogSoftplusRule(CurveRule):
+    """log log(1 + e^x)."""
+
+    def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
+        """Concave; f' = s(x) / softplus(x), which tends to 1 - e^x / 2 on the left."""
+
+        def df(x: Tensor) -> Tensor:
+            e = x.clamp(max=-12.0).exp()
+            right = x.clamp(min=-12.0)
+            return torch.where(x < -12.0, 1 - e / 2 + e * e / 6, right.sigmoid() / torch.logaddexp(right, 0 * right))
+
+        return (Piece(-math.inf, math.inf, -1, df),)
 
 
 @rule("log")

@@ -109,6 +109,19 @@ class SoftsignRule(SigmoidRule):
         return k.rsqrt() - 1
 
 
+@rule("signed_log")
+class SignedLogRule(SigmoidRule):
+    """sign(x) log(1 + |x|)."""
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """1 / (1 + |x|)."""
+        return (1 + x.abs()).reciprocal()
+
+    def distance(self, k: Tensor) -> Tensor:
+        """1 / k - 1."""
+        return k.reciprocal() - 1
+
+
 @rule("asin")
 class ArcsineRule(CurveRule):
     """Arcsine: concave, then convex, with vertical ends."""

@@ -25,6 +25,8 @@ _JUMPING = {
     "gather_at",
     "scatter_at",
     "clarke",
+    "top_k",
+    "top_k_softmax",
 }
 SMOOTH = ("tanh", "sigmoid", "gelu", "silu", "softplus", "erf", "atan", "sin", "mish", "gelu_tanh")
 KINKED = ("relu", "leaky_relu", "abs", "clip", "hard_swish", "elu", "softsign", "prelu")

@@ -301,3 +301,28 @@ def test_unknown_hidden_value() -> None:
     proto = one_node("Relu", {}, [(2,)], 13)
     with pytest.raises(GraphError, match="there is no value 'hidden'"):
         load(proto.SerializeToString(), keep=["hidden"])
+
+
+def masked(*nodes: onnx.NodeProto, mask: np.ndarray) -> bytes:
+    add = helper.make_node("Add", ["x", "m"], ["a"], name="mask")
+    return model([add, *nodes], {"x": (1, 2)}, ["y"], {"m": mask}, 17).SerializeToString()
+
+
+def test_a_mask_before_something_else_than_softmax() -> None:
+    relu = helper.make_node("Relu", ["a"], ["y"], name="act")
+    assert message(masked(relu, mask=np.array([[0, -np.inf]], np.float32))) == (
+        "error[G104]: value 'a' is -inf where a mask leaves entries out\n"
+        "  --> model.onnx, node 'act' (Relu, opset 17)\n  note: 1 of its 2 entries; Softmax alone can read them\n"
+        "  help: apply the mask right before the Softmax, or export it with a large negative number"
+    )
+
+
+def test_a_mask_that_keeps_nothing() -> None:
+    softmax = helper.make_node("Softmax", ["a"], ["y"], name="attention")
+    found = message(masked(softmax, mask=np.full((1, 2), -np.inf, np.float32)))
+    assert found.startswith("error[G106]: a mask leaves out every entry of a row, whose Softmax is NaN")
+
+
+def test_is_nan_of_something_else_than_a_softmax() -> None:
+    found = unsupported(one_node("IsNaN", {}, [(1, 2)], 17))
+    assert found.startswith("error[G205]: IsNaN can be read behind a Softmax only")

@@ -133,6 +133,35 @@ def test_functions_of_one_number(name: str) -> None:
 AXES = {"axes": [-1], "keepdims": 1}
 CENTRED = [("ReduceMean", ["x"], "m", AXES), ("Sub", ["x", "m"], "d")]
 NORM = [("ReduceMean", ["s"], "v", AXES), ("Add", ["v", "eps"], "w"), ("Sqrt", ["w"], "r")]
+NEVER = np.float32(-np.inf)
+MASKS = {
+    "mask": np.array([[0, NEVER, 0, 0], [NEVER, 0, NEVER, NEVER]], np.float32),
+    "bias": np.array([[1, NEVER, -2, 0.5], [0.25, 0, NEVER, 3]], np.float32),
+    "keep": np.array([[True, False, True, True], [True, True, False, True]]),
+    "never": NEVER,
+}
+STABLE = [
+    ("Less", ["x", "zero"], "c"),
+    ("Sub", ["one", "x"], "a"),
+    ("Div", ["one", "a"], "b"),
+    ("Add", ["x", "one"], "d"),
+    ("Where", ["c", "b", "d"], "s"),
+]
+STABLE_CLIPPED = [
+    ("GreaterOrEqual", ["x", "zero"], "c"),
+    ("Clip", ["x", "", "zero"], "x0"),
+    ("Sub", ["one", "x0"], "a"),
+    ("Reciprocal", ["a"], "b"),
+    ("Add", ["x", "one"], "d"),
+    ("Where", ["c", "d", "b"], "s"),
+]
+SIGNED_LOG = [
+    ("Sign", ["x"], "sign"),
+    ("Abs", ["x"], "abs"),
+    ("Add", ["abs", "one"], "a"),
+    ("Log", ["a"], "log"),
+    ("Mul", ["sign", "log"], "h"),
+]
 NORMS = {
     "layer_norm: Pow, Div": ([*CENTRED, ("Pow", ["d", "two"], "s"), *NORM, ("Div", ["d", "r"], "y")], ["layer_norm"]),
     "layer_norm: Mul, Reciprocal, the mean taken twice": (
@@ -168,6 +197,49 @@ NORMS = {
         ["log_softmax"],
     ),
     "logsumexp": ([("Exp", ["x"], "e"), ("ReduceSum", ["e", "last"], "t"), ("Log", ["t"], "y")], ["logsumexp"]),
+    "stablemax": ([*STABLE, ("ReduceSum", ["s", "last"], "t"), ("Div", ["s", "t"], "y")], ["stablemax"]),
+    "stablemax, with a clip": (
+        [*STABLE_CLIPPED, ("ReduceSum", ["s", "last"], "t"), ("Div", ["s", "t"], "y")],
+        ["stablemax"],
+    ),
+    "log_stablemax: log of stablemax": (
+        [*STABLE, ("ReduceSum", ["s", "last"], "t"), ("Div", ["s", "t"], "p"), ("Log", ["p"], "y")],
+        ["log_stablemax"],
+    ),
+    "log_stablemax: log_softmax of sign(x) log(1 + |x|)": (
+        [*SIGNED_LOG, ("LogSoftmax", ["h"], "y", {"axis": 1})],
+        ["log_stablemax"],
+    ),
+    "stablemax: softmax of sign(x) log(1 + |x|)": ([*SIGNED_LOG, ("Softmax", ["h"], "y", {"axis": 1})], ["stablemax"]),
+    "no stablemax: 1 / (2 - x) on the left": (
+        [
+            ("Less", ["x", "zero"], "c"),
+            ("Sub", ["two", "x"], "a"),
+            ("Reciprocal", ["a"], "b"),
+            ("Add", ["x", "one"], "d"),
+            ("Where", ["c", "b", "d"], "y"),
+        ],
+        ["neg", "step", "shift", "reciprocal", "shift", "where"],
+    ),
+    "softplus shares": (
+        [("Softplus", ["x"], "s"), ("ReduceSum", ["s", "last"], "t"), ("Div", ["s", "t"], "y")],
+        ["log_softplus", "softmax"],
+    ),
+    "masked softmax: plus -inf": ([("Add", ["x", "mask"], "a"), ("Softmax", ["a"], "y", {"axis": 1})], ["softmax"]),
+    "masked softmax: plus -inf and numbers": (
+        [("Add", ["bias", "x"], "a"), ("Softmax", ["a"], "y", {"axis": 1})],
+        ["shift", "softmax"],
+    ),
+    "masked softmax: chosen, and NaN replaced": (
+        [
+            ("Where", ["keep", "x", "never"], "a"),
+            ("Identity", ["a"], "i"),
+            ("Softmax", ["i"], "p", {"axis": 1}),
+            ("IsNaN", ["p"], "n"),
+            ("Where", ["n", "zero", "p"], "y"),
+        ],
+        ["softmax"],
+    ),
     "no softmax: the sum over another axis": (
         [("Exp", ["x"], "e"), ("ReduceSum", ["e", "both"], "t"), ("Div", ["e", "t"], "y")],
         ["exp", "sum", "div"],
@@ -188,7 +260,7 @@ NORMS = {
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_and_softmax(name: str) -> None:
     steps, expected = NORMS[name]
-    constants = {**C, "last": np.array([-1]), "both": np.array([0, 1])}
+    constants = {**C, **MASKS, "last": np.array([-1]), "both": np.array([0, 1])}
     assert ops(build(steps, (2, 4), constants)) == expected
 
 

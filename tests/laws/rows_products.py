@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from tests.laws.table import Input, Row
 
 _TRUTH = Input((2, 3), lower=0, upper=1, integers=True, kinks=(0.0, 1.0))
 _ANY = Input((2, 3))
+_MASK = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]])
 _POSITIVE = Input((2, 3), lower=0.05, scale=2.0)
 
 ROWS = [
@@ -44,6 +47,21 @@ ROWS = [
     Row("log_softmax", (Input((2, 5)),), attrs={"axis": 1}),
     Row("log_softmax", (Input((4, 2)),), attrs={"axis": 0}, note="first-axis"),
     Row("log_softmax", (Input((3, 1)),), attrs={"axis": 1}, note="one"),
+    Row("softmax", (Input((2, 5)),), {"mask": _MASK}, {"axis": 1}, "masked"),
+    Row("top_k", (Input((2, 5)),), attrs={"axis": 1, "k": 3}),
+    Row("top_k", (Input((4, 2, 2)),), attrs={"axis": 0, "k": 2}, note="first-axis"),
+    Row("top_k_softmax", (Input((2, 5)),), attrs={"axis": 1, "k": 2}),
+    Row("top_k_softmax", (Input((6, 2)),), attrs={"axis": 0, "k": 4}, note="first-axis"),
+    Row("top_k_softmax", (Input((2, 5)),), attrs={"axis": 1, "k": 1}, note="one"),
+    Row("top_k_softmax", (Input((8,), scale=1.0),), attrs={"axis": 0, "k": 3}, note="close"),
+    Row("stablemax", (Input((2, 5)),), attrs={"axis": 1}),
+    Row("stablemax", (Input((4, 3, 2)),), attrs={"axis": 0}, note="first-axis"),
+    Row("stablemax", (Input((3, 2)),), attrs={"axis": 1}, note="two"),
+    Row("stablemax", (Input((3, 1)),), attrs={"axis": 1}, note="one"),
+    Row("stablemax", (Input((6,), scale=10.0),), attrs={"axis": 0}, note="far"),
+    Row("log_stablemax", (Input((2, 5)),), attrs={"axis": 1}),
+    Row("log_stablemax", (Input((4, 2)),), attrs={"axis": 0}, note="first-axis"),
+    Row("log_stablemax", (Input((3, 1)),), attrs={"axis": 1}, note="one"),
     Row("logsumexp", (Input((2, 3, 4)),), attrs={"axes": (0, 2), "keepdims": True}),
     Row("logsumexp", (Input((5,), scale=40.0),), attrs={"axes": (0,), "keepdims": True}, note="saturated"),
     Row("logsumexp", (Input((3, 1)),), attrs={"axes": (1,)}, note="one"),

@@ -67,4 +67,7 @@ ROWS = [
     Row("hard_swish", (Input((2,), kinks=(-3.0, -1.5, 0.0, 3.0)),)),
     Row("mish", _GATE),
     Row("softsign", _ANY),
+    Row("stable_exp", _ANY),
+    Row("signed_log", _ANY),
+    Row("log_softplus", (Input((2,), kinks=(-12.0, 0.0)),)),
 ]

@@ -49,6 +49,17 @@ def equal(ctx: Context, a: Value, b: Value) -> Value:
     return (known if known is not None else ctx.emit("is_zero", algebra.sub(ctx, a, b))).cast("bool")
 
 
+@converter("IsNaN", since=9)
+def is_nan(ctx: Context, x: Value) -> Value:
+    """Never, of a Softmax: a mask that leaves a row without an entry is refused."""
+    if isinstance(x, Constant):
+        return ctx.constant(x.tensor.isnan(), "bool")
+    maker = next((node.op_type for node in ctx.nodes if ctx.node.input[0] in node.output), "")
+    if maker != "Softmax":
+        raise ctx.unsupported("IsNaN can be read behind a Softmax only", help="export the model without it")
+    return ctx.constant(torch.zeros(x.shape, dtype=torch.bool), "bool")
+
+
 @converter("Not")
 def not_(ctx: Context, x: Value) -> Value:
     """1 - x."""
@@ -116,6 +127,8 @@ def _masked(ctx: Context, mask: torch.Tensor, x: Value, y: Value) -> Value:
         keep, variable, known = (mask, x, y) if isinstance(y, Constant) else (~mask, y, x)
         assert isinstance(known, Constant)
         offset = torch.where(keep, torch.zeros((), dtype=known.tensor.dtype), known.tensor)
+        if bool((offset[~keep] == -torch.inf).all()):  # a mask for a Softmax
+            return algebra.add(ctx, algebra.broadcast(ctx, variable, mask.shape), Constant(offset, x.dtype, known.name))
         scaled = algebra.mul(ctx, variable, Constant(keep.double(), x.dtype))
         return algebra.add(ctx, scaled, Constant(offset, x.dtype, known.name))
     return ctx.emit("select", *(algebra.broadcast(ctx, v, mask.shape) for v in (x, y)), mask=mask)

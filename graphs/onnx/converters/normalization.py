@@ -9,7 +9,7 @@ import torch
 from graphs.onnx import algebra
 from graphs.onnx.context import Context
 from graphs.onnx.registry import converter
-from graphs.onnx.values import Constant, Value
+from graphs.onnx.values import Constant, Masked, Value
 
 
 @converter("BatchNormalization", since=7)
@@ -77,8 +77,12 @@ def lp_norm(ctx: Context, x: Value) -> Value:
 
 @converter("Softmax", since=13)
 def softmax(ctx: Context, x: Value) -> Value:
-    """Along one axis."""
-    return ctx.emit("softmax", x, axis=ctx.axis("axis", -1, len(x.shape)))
+    """Along one axis, over the entries that a mask of -inf keeps."""
+    axis = ctx.axis("axis", -1, len(x.shape))
+    mask = x.kept.double() if isinstance(x, Masked) else None
+    if mask is not None and not bool(mask.sum(axis).all()):
+        raise ctx.malformed("a mask leaves out every entry of a row, whose Softmax is NaN")
+    return ctx.emit("softmax", x, axis=axis, mask=mask)
 
 
 @converter("LogSoftmax", since=13)
@@ -90,6 +94,13 @@ def log_softmax(ctx: Context, x: Value) -> Value:
 @converter("Softmax")
 def softmax_flattened(ctx: Context, x: Value) -> Value:
     """Before opset 13: along all axes from `axis` on."""
+    axis = ctx.axis("axis", 1, len(x.shape))
+    if isinstance(x, Masked) and math.prod(x.shape[axis + 1 :]) != 1:
+        raise ctx.unsupported(
+            "a Softmax over several axes cannot read a mask of -inf", help="export with opset 13 or newer"
+        )
+    if isinstance(x, Masked):
+        return ctx.emit("softmax", x, axis=axis, mask=x.kept.double())
     return _flattened(ctx, x, "softmax")
 
 

@@ -1,0 +1,125 @@
+"""The k largest entries, and sparse gating: softmax among the k largest entries of a lane, 0 elsewhere.
+
+An entry is *sure* to be among the k largest where at most k - 1 others reach it, and *never* where k others are always
+above it. A gate is at most the softmax among its entry and any k - 1 others (it also holds where the gate is 0): its
+plane is SIG among those with the largest midpoints. A sure gate is at least the softmax among all that are not never.
+Ties may be broken either way. Lanes are (B, L, n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from relaxations.envelopes import sigmoid_above
+from relaxations.exponentials import Terms, others_logsumexp, shifted
+from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
+from relaxations.maximum import MaximumRule
+from relaxations.planes import Picks, ordered, shapes_of
+from relaxations.products import middle
+from relaxations.rule import Call, Interval, rule
+from relaxations.shares import Product, smaller, tangents
+from relaxations.softmax import logits, out_of_reach, softmax_below
+
+
+class Places(NamedTuple):
+    """Which entries are always among the k largest of their lane, and which are never (bool, (B, L, n))."""
+
+    sure: Tensor
+    never: Tensor
+
+    @classmethod
+    def of(cls, x: Interval, k: int) -> Places:
+        """From ends: ties count against both. An entry's own ends are among those counted."""
+        reach = (x.upper.unsqueeze(-2) >= x.lower.unsqueeze(-1)).sum(-1) - 1
+        above = (x.lower.unsqueeze(-2) > x.upper.unsqueeze(-1)).sum(-1)
+        return cls(reach <= k - 1, above >= k)
+
+
+def companions(values: Tensor, k: int) -> Tensor:
+    """For each entry the log-sum-exp of the k - 1 largest others (-inf for k = 1)."""
+    if k == 1:
+        return torch.full_like(values, -torch.inf)
+    most, place = values.topk(k, -1)
+    usual = most[..., :-1].logsumexp(-1, keepdim=True).expand_as(values)
+    return usual.scatter(-1, place, others_logsumexp(most))  # for the k-th itself both are the same
+
+
+def hull_of(x: Interval, k: int) -> Interval:
+    """Exact ranges of the gates but for the lower end of those that are neither sure nor never, which is 0."""
+    sure, never = Places.of(x, k)
+    low = (x.lower - companions(x.upper, k)).sigmoid()
+    high = (x.upper - companions(x.lower, k)).sigmoid()
+    high = torch.where(high.isnan(), 1, high)
+    return ordered(torch.where(sure & ~low.isnan(), low, 0), torch.where(never, 0, high))
+
+
+def gates_above(x: Interval, at: Tensor, k: int) -> Side:
+    """SIG among the k entries with the largest midpoints, or the k - 1 largest and the entry itself; k > 1."""
+    order = middle(x)[0].topk(k, -1).indices
+    inside = torch.zeros_like(at).scatter(-1, order, 1.0) > 0
+    first = torch.zeros_like(at).scatter(-1, order[..., :-1], 1.0) > 0
+    near = out_of_reach(x, inside)
+    point = torch.where(inside, at, near.lower)
+    found = tangents(logits(near), point, Terms(point, point), sigmoid_above)
+    ends = [torch.where(first, end, -torch.inf).logsumexp(-1, keepdim=True) for end in (x.upper, x.lower, at)]
+    value, steep = sigmoid_above(Interval(x.lower - ends[0], x.upper - ends[1]), at - ends[2])
+    right = torch.where(first, at - ends[2], -torch.inf).exp()
+    outside = Product(torch.where(inside, torch.inf, value), steep, -steep, right)
+    return smaller(found._replace(value=torch.where(inside, found.value, torch.inf)), outside)
+
+
+@rule("top_k_softmax")
+class GateRule(LaneRule):
+    """Softmax among the k largest entries of a lane."""
+
+    def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
+        """`hull_of`."""
+        lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
+        hull = hull_of(lanes.interval(inputs[0]), call.attrs["k"])
+        return Interval(lanes.join(hull.lower), lanes.join(hull.upper))
+
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> LaneRelaxation:
+        """Planes that touch at the midpoint, constants below gates that are not sure."""
+        lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
+        x, k = lanes.interval(inputs[0]), call.attrs["k"]
+        hull = hull_of(x, k)
+        if k == 1:
+            return LaneRelaxation(lanes, Side.constant(hull.lower), Side.constant(hull.upper))
+        at = middle(x)[0]
+        near, point = shifted(x, at)
+        sure, never = Places.of(x, k)
+        upper = gates_above(near, point, k).touching(at, hull, hull.upper)
+        near = out_of_reach(near, ~never)
+        lower = softmax_below(near, middle(near)[0]).touching(at, hull, hull.lower)
+        return LaneRelaxation(lanes, lower.or_constant(sure, hull.lower), upper.or_constant(~never, hull.upper))
+
+
+@rule("top_k")
+class TopRule(MaximumRule):
+    """The k largest entries of each lane in falling order: lines where it is known which entry comes where."""
+
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> Picks:
+        """The entry itself where exactly r others are above it and all the rest below, else constants."""
+        (box,) = inputs
+        shape, axis = tuple(box.lower.shape[1:]), call.attrs["axis"]
+        lanes, out = Lanes(shape, (axis,)), Lanes(call.node.shape, (axis,))
+        x, rank = lanes.interval(box), torch.arange(call.attrs["k"], device=box.lower.device)
+        entry = middle(x)[0].nan_to_num().topk(len(rank), -1).indices
+        low, high = x.lower.gather(-1, entry).unsqueeze(-1), x.upper.gather(-1, entry).unsqueeze(-1)
+        above, below = (x.lower.unsqueeze(-2) >= high).sum(-1), (x.upper.unsqueeze(-2) <= low).sum(-1)
+        point = (low == high).squeeze(-1).to(above)  # which counts itself on both sides
+        known = (above - point >= rank) & (below - point >= x.lower.shape[-1] - 1 - rank)
+        place = torch.arange(torch.Size(shape).numel(), device=box.lower.device).reshape(1, *shape)
+        index = out.join(lanes.split(place).expand_as(x.lower).gather(-1, entry))
+        hull = self.interval(call, inputs)
+        slope = out.join(known).to(hull.lower)
+        bias = Interval(*(torch.where(slope > 0, 0, end) for end in hull))
+        return Picks(index, slope, bias.lower, index, slope, bias.upper, shapes_of(inputs)).or_constant(hull)
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries of positive width."""
+        return (inputs[0].width != 0,)
