@@ -46,7 +46,7 @@ def tangents(t: Interval, line: Tensor, terms: Terms, envelope: Envelope) -> Tan
     value, k = envelope(t, line - total.others)
     right, r = (terms.slope - total.top).exp(), total.largest
     left = zero_at(r, -k * (total.top - total.others).clamp(max=0).exp())
-    pivot = zero_at(r, -pick(k, r) * (terms.slope - pick(total.others, r)).exp())
+    pivot = zero_at(r, -pick(k, r) * zero_at(r, terms.slope - pick(total.others, r)).exp())
     return Tangents(value, k, left, right, r, pivot)
 
 

@@ -117,7 +117,7 @@ def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Ten
     chords = exp_chords(y, point)
     whole = pick(rest(chords.value).others, r)
     er, k = torch.sigmoid(-whole), torch.sigmoid(-whole) * torch.sigmoid(whole)
-    er_row = zero_at(r, -k * (chords.slope - whole).exp())
+    er_row = zero_at(r, -k * zero_at(r, chords.slope - whole).exp())
     second = rest(torch.where(r > 0, -torch.inf, at)).largest
     y, point = _relative(x, at, second)
     chords = exp_chords(y, point)
@@ -126,7 +126,8 @@ def _pivot(x: Interval, at: Tensor, t: Interval, r: Tensor) -> tuple[Tensor, Ten
     high = pick(t.upper, r)
     low = torch.minimum(low, pick(t.lower, r))
     sig, k = sigmoid_below(Interval(low, high), pick(point, r) - whole)
-    sig_row = torch.where((r > 0) | (second > 0), 0, -k * (chords.slope - whole).exp())
+    both = r + second
+    sig_row = zero_at(both, -k * zero_at(both, chords.slope - whole).exp())
     sig_row = sig_row - second * (k + sig_row.sum(-1, keepdim=True))
     row = torch.where(er > sig, er_row, sig_row)
     return row, -row.sum(-1, keepdim=True), torch.maximum(er, sig)
