@@ -41,3 +41,16 @@ class StableMaxCrossEntropy(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """A number."""
         return nn.functional.nll_loss(torch.log_softmax(torch.log(_s(x)), -1), label)
+
+
+class TopKGate(nn.Module):
+    """Sparse gating of a mixture of experts: softmax among the k largest entries along `dim`, 0 elsewhere."""
+
+    def __init__(self, k: int, dim: int = -1) -> None:
+        super().__init__()
+        self.k, self.dim = k, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gates of the shape of x; their sum along `dim` is 1."""
+        values, places = torch.topk(x, self.k, self.dim)
+        return torch.zeros_like(x).scatter(self.dim, places, torch.softmax(values, self.dim))

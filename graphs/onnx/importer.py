@@ -15,12 +15,13 @@ from graphs.onnx import converters as converters, proto
 from graphs.onnx.context import Context, nonfinite
 from graphs.onnx.functions import written_out
 from graphs.onnx.registry import CONVERTERS, find
-from graphs.onnx.values import Constant, Masked, Value, Variable
+from graphs.onnx.values import Constant, Masked, Ranked, Value, Variable
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
 QUANTIZED |= {"ConvInteger", "MatMulInteger"}
 READ_MASKED = {"Softmax", "Identity", "Dropout"}
+READ_RANKED = {"Scatter", "ScatterElements"}
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
 
 
@@ -112,9 +113,8 @@ class Importer:
         ctx = self._context(node)
         function = self._converter(ctx)
         ctx.inputs = tuple(self._value(name, ctx.where) if name else None for name in node.input)
-        if ctx.node.op_type not in READ_MASKED:
-            for value in ctx.inputs:
-                _whole(value, ctx.where)
+        for value in ctx.inputs:
+            _readable(value, ctx.where, ctx.node.op_type)
         before = len(self.builder.nodes)
         try:
             with torch.no_grad():
@@ -188,7 +188,7 @@ class Importer:
     def _output(self, name: str) -> str:
         """The IR name of an output; a constant, an input or a value under another name becomes a node of its own."""
         value = self._value(name, self.label)
-        _whole(value, self.label)
+        _readable(value, self.label)
         if isinstance(value, Variable) and value.name == name and name not in self.builder.inputs:
             return name
         source = self.origins.get(name)
@@ -200,13 +200,20 @@ class Importer:
         )
 
 
-def _whole(value: Value | None, where: str) -> None:
-    """Refuse entries of -inf: only a Softmax makes numbers of them."""
-    if isinstance(value, Masked):
+def _readable(value: Value | None, where: str, op: str = "") -> None:
+    """Refuse values that are no numbers but to the operators that make numbers of them."""
+    if isinstance(value, Masked) and op not in READ_MASKED:
         raise GraphError(
             "G104",
             f"value '{value.name}' is -inf where a mask leaves entries out",
             where=where,
             notes=[f"{int((~value.kept).sum())} of its {value.kept.numel()} entries; Softmax alone can read them"],
             help="apply the mask right before the Softmax, or export it with a large negative number",
+        )
+    if isinstance(value, Ranked) and op not in READ_RANKED:
+        raise UnsupportedError(
+            "G205",
+            f"places of the {value.shape[value.axis]} largest entries of a variable are not supported here",
+            where=where,
+            notes=["TopK is supported with k = 1, for its values, and as a gate (verif.nn.TopKGate)"],
         )

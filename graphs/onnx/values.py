@@ -29,6 +29,13 @@ class Masked(Variable):
 
 
 @dataclass(frozen=True)
+class Ranked(Variable):
+    """The places of the k largest entries of a value (`name`) along an axis: where a gate writes its shares back."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
 class Constant:
     """A known tensor: float64 for all float types, int64 for all integers, bool. `name` is the user's name of it."""
 

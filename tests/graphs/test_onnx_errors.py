@@ -326,3 +326,23 @@ def test_a_mask_that_keeps_nothing() -> None:
 def test_is_nan_of_something_else_than_a_softmax() -> None:
     found = unsupported(one_node("IsNaN", {}, [(1, 2)], 17))
     assert found.startswith("error[G205]: IsNaN can be read behind a Softmax only")
+
+
+def gate(*after: onnx.NodeProto) -> onnx.ModelProto:
+    top = helper.make_node("TopK", ["x", "k"], ["values", "places"], name="top", axis=1)
+    constants = {"k": np.array([2]), "zeros": np.zeros((1, 4), np.float32), "ones": np.ones((1, 4), np.float32)}
+    return model([top, *after], {"x": (1, 4)}, ["y"], constants, 17)
+
+
+def test_places_of_a_top_k_are_read_by_a_gate_alone() -> None:
+    cast = helper.make_node("Cast", ["places"], ["y"], name="cast", to=FLOAT)
+    assert unsupported(gate(cast)) == (
+        "error[G205]: places of the 2 largest entries of a variable are not supported here\n"
+        "  --> model.onnx, node 'cast' (Cast, opset 17)\n"
+        "  note: TopK is supported with k = 1, for its values, and as a gate (verif.nn.TopKGate)"
+    )
+    softmax = helper.make_node("Softmax", ["values"], ["p"], axis=1)
+    sentence = "error[G205]: places of a TopK are read only where the Softmax of its values is written among zeros"
+    for base, written in (("ones", "p"), ("zeros", "values")):
+        scatter = helper.make_node("ScatterElements", [base, "places", written], ["y"], axis=1)
+        assert unsupported(gate(softmax, scatter)).startswith(sentence)

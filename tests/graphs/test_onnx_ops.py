@@ -309,6 +309,12 @@ def test_top_1() -> None:
         assert_agrees(one_node("TopK", attrs, [(2, 5), ints(1)], 11, outputs=2))
 
 
+def test_top_3_values() -> None:
+    for largest in (0, 1):
+        top = helper.make_node("TopK", ["x", "k"], ["y", "places"], axis=1, largest=largest)
+        assert_agrees(model([top], {"x": (2, 5)}, ["y"], {"k": ints(3)}))
+
+
 RNNS = [
     (kind, attrs)
     for kind in ("RNN", "GRU", "LSTM")

@@ -8,11 +8,13 @@ import torch
 from graphs.onnx import load
 from tests.graphs.models import evaluate
 from verif import LogStableMax, StableMax
-from verif.nn import StableMaxCrossEntropy
+from verif.nn import StableMaxCrossEntropy, TopKGate
+
+EXPORTED = [(StableMax(), "stablemax"), (LogStableMax(), "log_stablemax"), (TopKGate(2), "top_k_softmax")]
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
-@pytest.mark.parametrize(("module", "op"), [(StableMax(), "stablemax"), (LogStableMax(), "log_stablemax")], ids=str)
+@pytest.mark.parametrize(("module", "op"), EXPORTED, ids=str)
 def test_exports_are_recognised(module, op):
     stream, x = io.BytesIO(), 5 * torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
     torch.onnx.export(module, (x,), stream, dynamo=False, opset_version=17, input_names=["x"], output_names=["y"])

@@ -10,7 +10,7 @@ from graphs.onnx import algebra
 from graphs.onnx.context import Context
 from graphs.onnx.converters.indexing import part
 from graphs.onnx.registry import converter
-from graphs.onnx.values import Constant, Value
+from graphs.onnx.values import Constant, Ranked, Value, Variable
 
 Reduce = Callable[[Context, Value, tuple[int, ...], bool], Value]
 
@@ -95,7 +95,7 @@ def _arg(ctx: Context, x: Value) -> Value:
 
 @converter("TopK", since=10)
 def top_k(ctx: Context, x: Value, k: Value) -> tuple[Value, Value]:
-    """Of constants any k; of variables the first one only."""
+    """Of constants both results; of variables places alone for k = 1, else only for a Scatter of gates (`Ranked`)."""
     axis, largest = ctx.axis("axis", -1, len(x.shape)), bool(ctx.attr("largest", 1))
     count = ctx.ints(k, "the k of TopK")[0]
     if isinstance(x, Constant):
@@ -103,7 +103,10 @@ def top_k(ctx: Context, x: Value, k: Value) -> tuple[Value, Value]:
         first, places = (t.narrow(axis, 0, count) for t in order)
         return Constant(first, x.dtype), Constant(places, "int64")
     if count != 1:
-        raise ctx.unsupported(f"TopK of a variable is supported only with k = 1, not {count}")
+        signed = x if largest else ctx.emit("neg", x)
+        assert isinstance(signed, Variable)
+        values = ctx.emit("top_k", signed, k=count, axis=axis)
+        return values if largest else ctx.emit("neg", values), Ranked(signed.name, values.shape, "int64", axis)
     op, signed = ("reduce_max", x) if largest else ("reduce_min", ctx.emit("neg", x))
     index = ctx.emit("arg_max", signed, axis=axis, keepdims=True, last=False).cast("int64")
     return ctx.emit(op, x, axes=(axis,), keepdims=True), index

@@ -11,7 +11,7 @@ from graphs.onnx.context import Context
 from graphs.onnx.converters.dynamic import scatter_places
 from graphs.onnx.converters.indexing import block_positions, element_positions, wrapped
 from graphs.onnx.registry import converter
-from graphs.onnx.values import Constant, Value, Variable
+from graphs.onnx.values import Constant, Ranked, Value, Variable
 
 
 @converter("ScatterND", since=11)
@@ -34,8 +34,23 @@ def scatter_elements(ctx: Context, x: Value, index: Value, updates: Value) -> Va
     """Entries written at constant places along an axis."""
     _no_reduction(ctx)
     axis = ctx.axis("axis", 0, len(x.shape))
+    if isinstance(index, Ranked):
+        return _gates(ctx, x, index, updates, axis)
     entries = wrapped(ctx.known(index, f"the index of {ctx.node.op_type}"), x.shape[axis])
     return _scatter(ctx, x, element_positions(entries, x.shape, axis), updates)
+
+
+def _gates(ctx: Context, x: Value, index: Ranked, updates: Value, axis: int) -> Value:
+    """The softmax of the k largest entries, written back to their places among zeros: a sparse gate."""
+    share = ctx.builder.nodes[updates.name] if isinstance(updates, Variable) else None
+    top = ctx.builder.nodes[share.inputs[0]] if share and share.op == "softmax" else None
+    zeros = isinstance(x, Constant) and not bool(x.tensor.any())
+    if not (share and top and top.op == "top_k" and top.inputs[0] == index.name and zeros):
+        raise ctx.unsupported("places of a TopK are read only where the Softmax of its values is written among zeros")
+    if not share.attrs["axis"] == top.attrs["axis"] == index.axis == axis or "mask" in share.params:
+        raise ctx.unsupported("the TopK, the Softmax and the writing of a gate are along several axes")
+    source = Variable(index.name, ctx.builder.nodes[index.name].shape, updates.dtype)
+    return ctx.emit("top_k_softmax", source, k=top.attrs["k"], axis=axis)
 
 
 def _scatter(ctx: Context, x: Value, positions: Tensor, updates: Value) -> Value:
