@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphs.ops.vjp import vjp
 from relaxations.rule import Call
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -22,9 +23,7 @@ FEW_CHANNELS = 4  # up to which phases beat it
 
 def vjp_transpose(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
     """The transpose of any affine op, by automatic differentiation."""
-    zeros = [flat.new_zeros(len(flat), *shape) for shape in shapes]
-    pulled: tuple[Tensor, ...] = torch.func.vjp(call.forward, *zeros)[1](flat)
-    return pulled
+    return vjp(call.forward, shapes, flat, call.params.values())
 
 
 def _unbroadcast(flat: Tensor, shape: tuple[int, ...]) -> Tensor:

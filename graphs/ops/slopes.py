@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphs.ops.registry import OPS, Kind, op
+from graphs.ops.vjp import vjp
 
 
 @op(Kind.CUSTOM)
@@ -33,8 +34,7 @@ def transposed(
 ) -> Tensor:
     """Transpose of the affine op `base` (no coefficient is negative), from y (B, S, *N_out) to its input `place`."""
     flat = y.flatten(0, 1)
-    zeros = [flat.new_zeros(len(flat), *shape) for shape in shapes]
-    pulled: Tensor = torch.func.vjp(lambda *xs: OPS[base].forward(*xs, **params, **attrs), *zeros)[1](flat)[place]
+    pulled = vjp(lambda *xs: OPS[base].forward(*xs, **params, **attrs), shapes, flat, params.values())[place]
     return pulled.reshape(*y.shape[:2], *pulled.shape[1:])
 
 

@@ -57,6 +57,25 @@ def test_a_counterexample_needs_the_runtime_alone() -> None:
     assert modules & HEAVY == {"onnxruntime"}
 
 
+SUMS = """
+import sys, torch
+from graphs import GraphBuilder
+from relaxations.sets import Box
+from verif.bounds import Engine
+builder = GraphBuilder()
+sums = builder.add("cumsum", [builder.input("x", (3, 3))], attrs={"axis": 0})
+graph = builder.build([builder.add("tanh", [builder.add("scale", [sums], {"factor": torch.tensor(-1.0)})])])
+Engine(graph).bound(Box(torch.zeros(1, 3, 3), torch.ones(1, 3, 3)))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_transposes_that_are_not_written_by_hand_need_no_compiler() -> None:
+    line = [sys.executable, "-c", SUMS]
+    done = subprocess.run(line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

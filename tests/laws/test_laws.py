@@ -119,12 +119,19 @@ def test_pull_of_an_affine_op_is_its_transpose(row: Row) -> None:
     random = generator(row)
     call = row.call()
     zeros = [torch.zeros(2, *x.shape, dtype=torch.float64) for x in row.inputs]
-    output, transpose = torch.func.vjp(call.forward, *zeros)
+    output = call.forward(*zeros)
     rows = random_rows(output.shape, random, torch.float64)
     pulled, bias = rule_of(row).relax(call, [Interval(x - 1, x + 1) for x in zeros]).pull(rows)
-    for s in range(rows.shape[1]):
-        torch.testing.assert_close(tuple(p[:, s] for p in pulled), transpose(rows[:, s]))
     torch.testing.assert_close(bias, flat(rows * output.unsqueeze(1)).sum(2))
+    for _ in range(8):  # rows . (A x) = (rows A) . x
+        points = [torch.randn(x.shape, generator=random, dtype=torch.float64) for x in zeros]
+        direct = flat(rows * (call.forward(*points) - output).unsqueeze(1)).sum(2)
+        parts = [flat(p * x.unsqueeze(1)).sum(2) for p, x in zip(pulled, points, strict=True)]
+        torch.testing.assert_close(sum(parts), direct)
+    for s in range(rows.shape[1]):
+        leaves = [x.clone().requires_grad_() for x in zeros]
+        transpose = torch.autograd.grad(call.forward(*leaves), leaves, rows[:, s], materialize_grads=True)
+        torch.testing.assert_close(tuple(p[:, s] for p in pulled), transpose)
 
 
 @every_row
