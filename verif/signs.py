@@ -11,16 +11,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from relaxations.kernels.cases import CaseSweep, Chosen, Decided, Pace, Signs
+from relaxations.kernels.cases import CaseSweep, Decided, Pace
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
+from verif.cases import Cases
 from verif.rounding import of_terms
 
 ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
@@ -33,89 +34,6 @@ STORE_BYTES = 1 << 31  # of open cases, and of what one batch makes
 ROW_COPIES = 30  # of a case's row on the input while its children are tried, two for each candidate, with their sizes
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
-
-
-@dataclass
-class Cases:
-    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for none.
-
-    Optimisation goes on where the parent's ended, with its choices of lines (N, K) and multipliers (N, D).
-    """
-
-    row: Tensor
-    bound: Tensor
-    lines: Tensor
-    slot: Tensor
-    entry: Tensor
-    active: Tensor
-    multiplier: Tensor
-
-    @classmethod
-    def of_rows(cls, bound: Tensor, choices: int) -> Cases:
-        """One case without signs for each row (S,)."""
-        count = len(bound)
-        lines, none = torch.zeros(count, choices, dtype=torch.uint8), torch.zeros(count, 0, dtype=torch.int16)
-        return cls(torch.arange(count), bound, lines, none, none.int(), none.to(torch.int8), torch.zeros(count, 0))
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def where(self, index: Tensor) -> Cases:
-        """The cases at an index or mask."""
-        return Cases(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def joined(self, other: Cases) -> Cases:
-        """Both, padded to one depth."""
-        depth = max(self.slot.shape[1], other.slot.shape[1])
-        pad = [Cases._deep(c, depth) for c in (self, other)]
-        return Cases(*(torch.cat([getattr(c, f.name) for c in pad]) for f in fields(self)))
-
-    def _deep(self, depth: int) -> Cases:
-        width = (0, depth - self.slot.shape[1])
-        pad = torch.nn.functional.pad
-        slot, entry, active = (pad(x, width, value=-1) for x in (self.slot, self.entry, self.active))
-        return Cases(self.row, self.bound, self.lines, slot, entry, active, pad(self.multiplier, width))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that the arrays take."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
-
-    def signs(self) -> Signs:
-        """The signs of all cases, one after the other."""
-        used = self.slot >= 0
-        start = torch.cat([torch.zeros(1, dtype=torch.int64), used.sum(1).cumsum(0)])
-        return Signs(start, *(x[used].to(torch.int32) for x in (self.slot, self.entry, self.active)))
-
-    def chosen(self) -> Chosen:
-        """Where their optimisation goes on."""
-        return Chosen(self.lines, self.multiplier[self.slot >= 0])
-
-    def keep(self, found: Decided) -> None:
-        """Remember where their optimisation ended."""
-        self.bound = torch.fmax(self.bound, found.low.to(self.bound.dtype))
-        self.lines = found.chosen.lines
-        self.multiplier = self.multiplier.masked_scatter(self.slot >= 0, found.chosen.multipliers)
-
-    def children(self, slot: Tensor, entry: Tensor) -> Cases:
-        """Each case twice, with the neuron (slot, entry) inactive and active as its last sign."""
-        used = (self.slot >= 0).sum(1)
-        place = used.repeat(2)[:, None]
-        room = self._deep(max(self.slot.shape[1], int(used.max()) + 1))
-        active = torch.arange(2).repeat_interleave(len(self))
-
-        def put(held: Tensor, value: Tensor) -> Tensor:
-            return held.repeat(2, 1).scatter_(1, place, value.to(held.dtype)[:, None])
-
-        return Cases(
-            self.row.repeat(2),
-            self.bound.repeat(2),
-            self.lines.repeat(2, 1),
-            put(room.slot, slot.repeat(2)),
-            put(room.entry, entry.repeat(2)),
-            put(room.active, active),
-            room.multiplier.repeat(2, 1),
-        )
 
 
 class Sweeps(NamedTuple):
