@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from verif.properties import linear as linear, output_range as output_range, robustness as robustness
     from verif.query import Query as Query
     from verif.radius import Radius as Radius, radius as radius
+    from verif.training import Compiled as Compiled, around as around, compile as compile, margins as margins
     from verif.verdict import Verdict as Verdict
     from verif.verify import Counterexample as Counterexample, Result as Result, verify as verify
 
@@ -40,9 +41,13 @@ _PUBLIC = {
     "StableMax": "verif.nn",
     "Verdict": "verif.verdict",
     "VerifError": "graphs.errors",
+    "around": "verif.training",
+    "compile": "verif.training",
+    "Compiled": "verif.training",
     "linear": "verif.properties",
     "lipschitz": "verif.lipschitz",
     "load": "graphs.onnx",
+    "margins": "verif.training",
     "monotone": "verif.monotone",
     "output_range": "verif.properties",
     "radius": "verif.radius",

@@ -1,0 +1,123 @@
+"""What a converter is given: the graph under construction, and where in the module it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from graphs.errors import UnsupportedError
+from graphs.exported.today import BatchNorm, Dropout
+from graphs.ir import GraphBuilder
+
+
+@dataclass(frozen=True)
+class Var:
+    """A value that depends on the input: its node, and its shape (with the example's batch of 1)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A tensor that does not depend on the input; `now()` is what it is today, after whatever an optimiser did."""
+
+    now: Callable[[], Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.now().shape)
+
+    def then(self, function: Callable[[Tensor], Tensor]) -> Live:
+        """A function of it."""
+        return Live(lambda: function(self.now()))
+
+
+Value = Any  # Var, Live or a plain Python value
+
+
+@dataclass
+class Context:
+    """State of one import; `where` is the module path and the operator that is being converted, `live` says how each
+    constant of the graph is made.
+    """
+
+    builder: GraphBuilder = field(default_factory=GraphBuilder)
+    live: dict[str, Live] = field(default_factory=dict)
+    today: list[BatchNorm | Dropout] = field(default_factory=list)
+    where: str = ""
+    path: str = ""
+    dtype: torch.dtype = torch.float32
+    training: bool = False
+
+    def emit(self, op: str, *inputs: Var, params: Mapping[str, Live | str | None] | None = None, **attrs: Any) -> Var:
+        """Add a node; parameters that are None are left away."""
+        held = {role: self.store(p, f"{self.path or op}.{role}") for role, p in (params or {}).items() if p is not None}
+        name = self.builder.add(op, [x.name for x in inputs], held, attrs, origin=self.path or op)
+        return Var(name, self.builder.nodes[name].shape)
+
+    def store(self, value: Live | str, stem: str) -> str:
+        """The name of a constant."""
+        if isinstance(value, str):
+            return value
+        name = self.builder.constant(value.now().detach(), stem)
+        self.live[name] = value
+        return name
+
+    def unsupported(self, message: str, help: str = "") -> UnsupportedError:
+        """An error that names the module."""
+        return UnsupportedError("G210", message, where=self.where, help=help)
+
+    def variable(self, value: Value) -> Var:
+        """A value that must depend on the input."""
+        if not isinstance(value, Var):
+            raise self.unsupported("an operand that does not depend on the input is not supported here")
+        return value
+
+    def rank(self, x: Var, rank: int) -> Var:
+        """x with leading axes of size 1 up to a rank."""
+        return x if len(x.shape) == rank else self.emit("reshape", x, shape=(1,) * (rank - len(x.shape)) + x.shape)
+
+    def alike(self, x: Var, y: Var) -> tuple[Var, Var]:
+        """Both with the same rank."""
+        rank = max(len(x.shape), len(y.shape))
+        return self.rank(x, rank), self.rank(y, rank)
+
+    def times(self, x: Var, constant: Live | float) -> Var:
+        """x times a constant, broadcast."""
+        factor = self.tensor(constant)
+        return self.emit("scale", self.rank(x, max(len(x.shape), len(factor.shape))), params={"factor": factor})
+
+    def plus(self, x: Var, constant: Live | float) -> Var:
+        """x plus a constant, broadcast."""
+        offset = self.tensor(constant)
+        return self.emit("shift", self.rank(x, max(len(x.shape), len(offset.shape))), params={"offset": offset})
+
+    def tensor(self, value: Live | float) -> Live:
+        """A constant of the module's precision."""
+        return value if isinstance(value, Live) else Live(lambda: torch.tensor(float(value), dtype=self.dtype))
+
+
+CONVERTERS: dict[str, Callable[..., Any]] = {}
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def converter(*names: str) -> Callable[[C], C]:
+    """Register the converter of operators such as "aten.linear.default": (context, *arguments, **named) to a value."""
+
+    def register(function: C) -> C:
+        for name in names:
+            CONVERTERS[f"aten.{name}"] = function
+        return function
+
+    return register
+
+
+def axis_of(axis: int, shape: Sequence[int]) -> int:
+    """An axis counted from the front."""
+    return axis % len(shape)

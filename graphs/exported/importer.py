@@ -1,0 +1,145 @@
+"""From a module to a graph, operator by operator."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from graphs.errors import GraphError
+from graphs.exported import layers as layers, pointwise as pointwise, shapes as shapes
+from graphs.exported.context import CONVERTERS, Context, Live, Var
+from graphs.exported.today import BatchNorm, Dropout
+from graphs.ir import Graph
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A graph from the flat input (n,) to the flat output, with batch axes of 1 inside; how its constants are made, and
+    which of them every step makes anew from its batch.
+    """
+
+    graph: Graph
+    live: dict[str, Live]
+    today: tuple[BatchNorm | Dropout, ...]
+    shape: tuple[int, ...]
+
+
+def import_module(module: nn.Module, example: Tensor) -> Imported:
+    """The graph of a module that takes one tensor like `example` (B, *shape) and gives one. A module in training mode
+    gets its dropout; batch normalisation is in the graph in either mode (see `today.py`).
+
+    Raises GraphError (G211) where torch cannot export the module, UnsupportedError (G210) where an operator has no
+    graph op; both name the module's path.
+    """
+    program = _exported(module, example[:1])
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers()), **program.constants}
+    signature = program.graph_signature
+    named = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    ctx, values = Context(dtype=example.dtype, training=module.training), dict[str, Any]()
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            values[node.name] = _live(tensors[named[node.name]]) if node.name in named else _input(ctx, node, example)
+        elif node.op == "call_function":
+            values[node.name] = _converted(ctx, node, values)
+        elif node.op == "output":
+            outputs = [value for value in (_resolved(x, values) for x in node.args[0]) if isinstance(value, Var)]
+            if not outputs:
+                raise GraphError("G211", "the module's output does not depend on its input")
+            flat = ctx.emit("reshape", outputs[0], shape=(math.prod(outputs[0].shape),))
+            return Imported(ctx.builder.build([flat.name]), ctx.live, tuple(ctx.today), tuple(example.shape[1:]))
+    raise GraphError("G211", "the exported program has no output")
+
+
+def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()  # of one sample: batch statistics and masks are a step's own matter
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an LSTM's flat weights, which torch itself assigns
+            return torch.export.export(module, (example,), strict=False)
+    except Exception as error:
+        cause = str(error).strip().split("\n")[0]
+        raise GraphError(
+            "G211",
+            f"torch.export cannot trace {type(module).__name__}",
+            notes=[cause],
+            help="control flow must not depend on the input's values; torch.where chooses without branches",
+        ) from error
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _input(ctx: Context, node: Node, example: Tensor) -> Var:
+    if ctx.builder.inputs:
+        raise GraphError(
+            "G211", f"the module takes several tensors ('{ctx.builder.inputs[0]}', '{node.name}'), one is supported"
+        )
+    dtype = str(example.dtype).removeprefix("torch.")
+    name = ctx.builder.input(node.name, (example[0].numel(),), dtype)
+    return ctx.emit("reshape", Var(name, (example[0].numel(),)), shape=(1, *example.shape[1:]))
+
+
+def _converted(ctx: Context, node: Node, values: dict[str, Any]) -> Any:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    ctx.path = str(stack[-1][0]) if stack else ""
+    target = str(node.target)
+    ctx.where = f"{ctx.path or 'forward'} ({target})"
+    arguments = [_resolved(x, values) for x in node.args]
+    named = {key: _resolved(x, values) for key, x in node.kwargs.items()}
+    if target == "<built-in function getitem>":
+        return arguments[0][arguments[1]]
+    if not any(isinstance(x, Var) for x in _leaves([arguments, list(named.values())])):
+        return _computed(node, arguments, named)
+    function = CONVERTERS.get(target)
+    if function is None:
+        raise ctx.unsupported(f"operator '{target}' has no converter", help="docs/add-an-op.md says how to add one")
+    return function(ctx, *arguments, **named)
+
+
+def _live(tensor: Tensor) -> Live:
+    return Live(lambda: tensor)
+
+
+def _computed(node: Node, arguments: list[Any], named: dict[str, Any]) -> Any:
+    """A value that does not depend on the input; what it changes in place (counters) is changed in a copy."""
+    target: Any = node.target
+    changes = str(target).split(".")[1].endswith("_") if "." in str(target) else False
+
+    def now() -> Any:
+        given = [_today(x) for x in arguments]
+        given = [x.clone() if changes and isinstance(x, Tensor) else x for x in given]
+        return target(*given, **{key: _today(x) for key, x in named.items()})
+
+    return Live(now) if isinstance(now(), Tensor) else now()
+
+
+def _today(x: Any) -> Any:
+    if isinstance(x, Live):
+        return x.now()
+    return [_today(part) for part in x] if isinstance(x, list | tuple) else x
+
+
+def _resolved(x: Any, values: dict[str, Any]) -> Any:
+    from torch.fx import Node
+
+    if isinstance(x, Node):
+        return values[x.name]
+    return [_resolved(part, values) for part in x] if isinstance(x, list | tuple) else x
+
+
+def _leaves(x: Any) -> list[Any]:
+    return [leaf for part in x for leaf in _leaves(part)] if isinstance(x, list | tuple) else [x]

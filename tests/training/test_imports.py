@@ -1,0 +1,176 @@
+"""Torch modules as graphs: the same numbers as the module, in both modes, with the module's own parameters."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import verif
+from graphs.errors import GraphError, UnsupportedError
+from graphs.exported import import_module
+from graphs.onnx import load
+from verif.bounds import crown, interval
+from verif.errors import PropertyError
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a skip; the first in groups."""
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(torch.relu(self.norm(self.first(x)))))
+
+
+class Dense(nn.Module):
+    """Features joined to what they were made from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(7, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x, torch.relu(self.first(x))], 1)
+        return torch.cat([x, torch.relu(self.second(x))], 1)
+
+
+class Recurrent(nn.Module):
+    """Two LSTM layers, and a head on the last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.LSTM(4, 5, 2, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.cells(x)[0][:, -1])
+        return found
+
+
+def conv_net() -> nn.Module:
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4, 5)]
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), Residual(4, 2), *head)
+
+
+def transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation="gelu", dropout=0.0)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 3))
+
+
+IMAGES, TOKENS = (3, 8, 8), (3, 8)
+ZOO: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    ZOO = {
+        "perceptron": (nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 3)), IMAGES),
+        "residual in groups": (conv_net(), IMAGES),
+        "dense": (nn.Sequential(Dense(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(44, 3)), IMAGES),
+        "transformer": (transformer(), TOKENS),
+        "recurrent": (Recurrent(), (3, 4)),
+        "transposed": (nn.Sequential(nn.ConvTranspose2d(3, 2, 4, 2, 1), nn.Tanh(), nn.Flatten()), IMAGES),
+        "group norm": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.Flatten()), IMAGES),
+    }
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_outputs_are_the_module_s(name: str, training: bool) -> None:
+    module, shape = ZOO[name]
+    module = module.double().train(training)
+    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    compiled = verif.compile(module, x)
+    buffers = {key: value.clone() for key, value in module.named_buffers()}
+    torch.manual_seed(2)
+    found = compiled.step(x).outputs
+    if training and any(isinstance(part, nn.Dropout) and part.p for part in module.modules()):
+        assert found.isfinite().all()  # another mask than the module's own
+        return
+    moved = {key: value.clone() for key, value in module.named_buffers()}
+    module.load_state_dict(buffers, strict=False)
+    torch.testing.assert_close(found, module(x).flatten(1))
+    for key, value in module.named_buffers():
+        if "num_batches" not in key:
+            torch.testing.assert_close(moved[key], value)
+
+
+@pytest.mark.parametrize("name", ["perceptron", "residual in groups", "transposed"])
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_bounds_are_those_of_the_onnx_file(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    module, shape = ZOO[name]
+    module = module.double().eval()
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    stream = io.BytesIO()
+    torch.onnx.export(module, (x[:1],), stream, dynamo=False, opset_version=17)
+    (tmp_path / "model.onnx").write_bytes(stream.getvalue())
+    region = verif.around(x, 0.02)
+    step = verif.compile(module, x).step(x)
+    with torch.no_grad():
+        from verif.query import Network, compile_query
+
+        network = Network("", load(tmp_path / "model.onnx"), None)
+        zeros = torch.zeros(x[0].numel(), dtype=torch.float64)
+        eye = torch.eye(step.outputs.shape[1], dtype=torch.float64)
+        graph = compile_query(verif.linear(network, zeros, zeros, eye, 0.0), network).graph.to(torch.float64)
+        torch.testing.assert_close(step.lower(region, eye, "crown"), crown(graph, region, eye), rtol=1e-5, atol=1e-6)
+        least = interval(graph, region).lower.flatten(1)
+        assert bool((step.outer(region)[0] <= step.outputs + 1e-5).all() and (least <= step.outputs + 1e-5).all())
+
+
+def test_an_optimiser_s_step_shows() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.randn(3, 2, 3)
+    compiled = verif.compile(module, x)
+    optimiser = torch.optim.SGD(module.parameters(), 0.5)
+    for _ in range(3):
+        step = compiled.step(x)
+        torch.testing.assert_close(step.outputs, module(x))
+        optimiser.zero_grad()
+        (-step.lower(verif.around(x, 0.1), torch.eye(2), "crown").sum()).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+        optimiser.step()
+
+
+class Branching(nn.Module):
+    """Goes by the value of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Sorting(nn.Module):
+    """Has an operator without a converter, two modules deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleDict({"deep": _Sort()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inner["deep"](x)
+        return found
+
+
+class _Sort(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sort(-1).values
+
+
+def test_what_cannot_be_read_is_named() -> None:
+    with pytest.raises(GraphError, match=r"(?s)G211.*cannot trace Branching"):
+        import_module(Branching(), torch.ones(1, 3))
+    with pytest.raises(UnsupportedError, match=r"(?s)G210.*aten.sort.*--> inner.deep"):
+        import_module(Sorting(), torch.ones(1, 3))
+    compiled = verif.compile(nn.Linear(3, 2), torch.ones(1, 3))
+    with pytest.raises(PropertyError, match=r"(?s)P116.*shape"):
+        compiled.step(torch.ones(1, 4))
+    with pytest.raises(PropertyError, match=r"(?s)P116.*radius"):
+        verif.around(torch.ones(1, 3), -0.1)
+    with pytest.raises(PropertyError, match=r"(?s)P116.*labels"):
+        verif.margins(torch.tensor([2]), 2)
+    with pytest.raises(ValueError, match="method is one of"):
+        compiled.step(torch.ones(1, 3)).lower(verif.around(torch.ones(1, 3), 0.1), torch.eye(2), "exact")  # type: ignore[arg-type]

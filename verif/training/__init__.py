@@ -1,0 +1,21 @@
+"""Certified training: bounds of a torch module as tensors, with gradients to its parameters.
+
+model = verif.compile(module, x)
+step = model.step(x)
+lower = step.lower(around(x, eps), margins(labels, 10), "ibp")
+"""
+
+from __future__ import annotations
+
+from verif.training.compiled import Compiled as Compiled, Step as Step, compile as compile
+from verif.training.losses import (
+    CCIBP as CCIBP,
+    IBP as IBP,
+    MTLIBP as MTLIBP,
+    SABR as SABR,
+    CrownIBP as CrownIBP,
+    ExpIBP as ExpIBP,
+    FusedCrownIBP as FusedCrownIBP,
+)
+from verif.training.regions import around as around, margins as margins
+from verif.training.schedules import Ramp as Ramp, initialise as initialise

@@ -1,0 +1,127 @@
+"""A torch module whose bounds are tensors. Shape letters: B samples, S rows, M outputs, n input numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from graphs import Graph
+from graphs.exported import BatchNorm, Imported, import_module
+from graphs.ir import INPUT
+from graphs.ops import OPS, Kind
+from relaxations import RULES, Call
+from relaxations.affine import AffineRelaxation
+from relaxations.sets import Box, InputSet
+from verif.bounds import ROUNDS, Engine
+from verif.errors import PropertyError
+
+Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
+
+
+def compile(module: nn.Module, example: Tensor) -> Compiled:
+    """The module, ready for bounds: it shares the parameters, so that what an optimiser does shows in the next step.
+
+    `example` is a batch (B, *shape) of inputs like those to come. Raises GraphError where the module cannot be traced
+    (G211), UnsupportedError (G210) where an operator has no bounds; both name the module's path.
+    """
+    return Compiled(module, import_module(module, example))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A module and its graph; `step` says what it is today."""
+
+    module: nn.Module
+    imported: Imported
+
+    def step(self, x: Tensor, *, statistics: bool = True) -> Step:
+        """The network of this step, with the outputs at a clean batch x (B, *shape).
+
+        In training mode batch normalisation takes the statistics of x, and (with `statistics`) moves its running ones
+        once; dropout draws one mask for the batch.
+        """
+        if tuple(x.shape[1:]) != self.imported.shape:
+            raise PropertyError("P116", f"samples have the shape {list(x.shape[1:])}, not {list(self.imported.shape)}")
+        graph, training = self.imported.graph, self.module.training
+        constants = {**graph.constants, **{name: live.now() for name, live in self.imported.live.items()}}
+        today = {part.factor: part for part in self.imported.today}
+        values = {graph.inputs[0]: x.flatten(1)}
+        for node in graph:
+            for part in (today.get(name) for name in node.params.values()):
+                if part is not None:
+                    constants |= part.constants(values[part.source] if training else None)
+                if part is not None and training and statistics and isinstance(part, BatchNorm):
+                    part.update(values[part.source].detach())
+            if node.op != INPUT:
+                params = {role: constants[name] for role, name in node.params.items()}
+                inputs = [values[name] for name in node.inputs]
+                values[node.name] = OPS[node.op].forward(*inputs, **params, **node.attrs)
+        return Step(replace(graph, constants=constants), values[graph.outputs[0]])
+
+    def graph(self) -> Graph:
+        """The network in evaluation mode, as a graph for every other engine."""
+        constants = {**self.imported.graph.constants, **{name: x.now() for name, x in self.imported.live.items()}}
+        for part in self.imported.today:
+            constants |= part.constants(None)
+        return replace(self.imported.graph, constants=constants)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The network of one step, and its outputs (B, M) at the clean batch; everything is differentiable."""
+
+    graph: Graph
+    outputs: Tensor
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The bounds of this network."""
+        return Engine(self.graph)
+
+    def at(self, points: Tensor) -> Tensor:
+        """Outputs (B, M) at other points (B, *shape), with the constants of this step."""
+        return self.graph(points.flatten(1))[0]
+
+    def lower(self, region: InputSet, rows: Tensor, method: Method = "crown-ibp") -> Tensor:
+        """Lower bounds (B, S) of rows . output over sets, rows (S, M) or (B, S, M).
+
+        "ibp": intervals, but for the last affine layers, which the rows go through (Gowal et al. 2018). "crown-ibp":
+        linear bounds of the rows over intervals inside (Zhang et al. 2020). "crown": linear bounds of everything.
+        "alpha-crown": with optimised slopes, for evaluation: it has no gradient.
+        """
+        if method not in get_args(Method):
+            raise ValueError(f"method is one of {', '.join(get_args(Method))}, not '{method}'")
+        rows = rows.to(self.outputs.dtype)
+        if method == "ibp":
+            return self._ibp(region, rows)
+        if method == "alpha-crown":
+            with torch.no_grad():
+                return self.engine.bound(region, rows, rounds=ROUNDS).lower
+        return self.engine.bound(region, rows, backward=method == "crown").lower
+
+    def outer(self, region: InputSet) -> tuple[Tensor, Tensor]:
+        """Interval bounds (B, M) of the outputs."""
+        found = self.engine.interval(region)[self.graph.outputs[0]]
+        return found.lower, found.upper
+
+    def _ibp(self, region: InputSet, rows: Tensor) -> Tensor:
+        found: Mapping[str, tuple[Tensor, Tensor]] = self.engine.interval(region)
+        name, shape = self.graph.outputs[0], self.graph[self.graph.outputs[0]].shape
+        boxes = len(region)
+        rows = rows if rows.dim() == 3 else rows.expand(boxes, *rows.shape)
+        bias = rows.new_zeros(rows.shape[:2])
+        rows = rows.reshape(*rows.shape[:2], *shape)
+        while (node := self.graph[name]).op != INPUT and OPS[node.op].kind is Kind.AFFINE and len(node.inputs) == 1:
+            relaxation = RULES[node.op].relax(Call.of(self.graph, node), [found[node.inputs[0]]])  # type: ignore[list-item]
+            assert isinstance(relaxation, AffineRelaxation)
+            (rows,), more = relaxation.pull(rows)
+            bias, name = bias + more, node.inputs[0]
+        if self.graph[name].op == INPUT:
+            return bias + region.minimize(rows.flatten(2))
+        lower, upper = (end.flatten(1) for end in found[name])
+        return bias + Box(lower, upper).minimize(rows.flatten(2))

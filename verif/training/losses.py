@@ -1,0 +1,153 @@
+"""Certified losses: one small object each, called with a step, a region and labels, to a number to be minimised.
+
+All are means over the batch, in nats. `kappa` is the share of the clean cross-entropy in those that mix it in.
+Shape letters: B samples, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relaxations.sets import Box, InputSet
+from verif.losses import cross_entropy_of_margins
+from verif.training.attacks import Attack
+from verif.training.compiled import Step
+from verif.training.regions import margins
+
+_NARROW = 1e-6  # width of a margin's interval up to which its largest value stands for it
+
+
+def robust(step: Step, region: InputSet, labels: Tensor, method: str = "ibp") -> Tensor:
+    """The largest cross-entropy that bounds of the margins allow, (B,) (Wong & Kolter 2018, theorem 2)."""
+    return cross_entropy_of_margins(_margins(step, region, labels, method))
+
+
+def _margins(step: Step, region: InputSet, labels: Tensor, method: str) -> Tensor:
+    rows = margins(labels, step.outputs.shape[1])
+    return step.lower(region, rows, method)  # type: ignore[arg-type]
+
+
+def _finite(loss: Tensor) -> Tensor:
+    """The loss, or FloatingPointError where it is none."""
+    if not bool(loss.detach().isfinite()):
+        raise FloatingPointError("the loss is not finite: the radius grew too fast, or the learning rate is too large")
+    return loss
+
+
+@dataclass(frozen=True)
+class IBP:
+    """Interval bounds (Gowal et al. 2018, equation 12): kappa clean + (1 - kappa) robust."""
+
+    kappa: float = 0.0
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        loss = robust(step, region, labels).mean()
+        return _finite(self.kappa * F.cross_entropy(step.outputs, labels) + (1 - self.kappa) * loss)
+
+
+@dataclass(frozen=True)
+class CrownIBP:
+    """CROWN-IBP (Zhang et al. 2020, equation 10): margins beta of linear bounds and 1 - beta of intervals."""
+
+    beta: float = 1.0
+    kappa: float = 0.0
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        linear = _margins(step, region, labels, "crown-ibp")
+        mixed = self.beta * linear
+        if self.beta < 1:
+            mixed = mixed + (1 - self.beta) * _margins(step, region, labels, "ibp")
+        loss = cross_entropy_of_margins(mixed).mean()
+        return _finite(self.kappa * F.cross_entropy(step.outputs, labels) + (1 - self.kappa) * loss)
+
+
+@dataclass(frozen=True)
+class FusedCrownIBP:
+    """CROWN-IBP with one row a sample instead of K - 1 (loss fusion: Xu et al. 2020, section 3.3).
+
+    The sum of e^(-margin) is convex in the margins: over their intervals it lies below its chords, whose sum is one
+    linear function of the logits, and that is what is bounded.
+    """
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        rows = margins(labels, step.outputs.shape[1]).to(step.outputs.dtype)
+        least, most = step.lower(region, -rows, "ibp"), -step.lower(region, rows, "ibp")  # of -margin
+        most = torch.maximum(least, most)
+        top = most.amax(1, keepdim=True).clamp(min=0).detach()  # taken off every exponent
+        start, end = (least - top).exp(), (most - top).exp()
+        width = most - least
+        wide = width > _NARROW
+        chord = torch.where(wide, (end - start) / torch.where(wide, width, 1.0), 0.0)
+        offset = torch.where(wide, start - chord * least, end).sum(1)
+        worst = -step.lower(region, (chord[..., None] * rows).sum(1, keepdim=True), "crown-ibp")[:, 0]
+        total = ((-top[:, 0]).exp() + offset + worst).clamp(min=torch.finfo(worst.dtype).tiny)
+        return _finite((total.log() + top[:, 0]).mean())
+
+
+@dataclass(frozen=True)
+class SABR:
+    """Intervals of a small box around an adversarial point (Mueller et al. 2023): `share` of the radius."""
+
+    share: float = 0.1
+    attack: Attack = field(default_factory=Attack)
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        return _finite(robust(step, self.small(step, region, labels), labels).mean())
+
+    def small(self, step: Step, region: InputSet, labels: Tensor) -> Box:
+        """Boxes of a share of the region's width, inside the region's box, around what an attack finds."""
+        whole = region.box()
+        half = 0.5 * self.share * whole.width
+        point = self.attack(step, region, labels)
+        center = torch.minimum(torch.maximum(point, whole.lower + half), whole.upper - half)
+        return Box(center - half, center + half)
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """An adversarial and an interval loss, with the weight alpha of the latter (De Palma et al. 2024)."""
+
+    alpha: float = 0.5
+    attack: Attack = field(default_factory=Attack)
+
+    def _both(self, step: Step, region: InputSet, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Margins (B, K - 1) at adversarial points, and lower bounds of them."""
+        rows = margins(labels, step.outputs.shape[1]).to(step.outputs.dtype)
+        found = step.at(self.attack(step, region, labels))
+        return (rows @ found[..., None])[..., 0], step.lower(region, rows, "ibp")
+
+
+class CCIBP(_Mixed):
+    """Cross-entropy of the convex combination of margins (equation 6)."""
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        found, low = self._both(step, region, labels)
+        return _finite(cross_entropy_of_margins((1 - self.alpha) * found + self.alpha * low).mean())
+
+
+class MTLIBP(_Mixed):
+    """The convex combination of both losses (equation 7)."""
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        found, low = (cross_entropy_of_margins(part) for part in self._both(step, region, labels))
+        return _finite(((1 - self.alpha) * found + self.alpha * low).mean())
+
+
+class ExpIBP(_Mixed):
+    """The product of powers of both losses (equation 8)."""
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        found, low = (cross_entropy_of_margins(part) for part in self._both(step, region, labels))
+        tiny = torch.finfo(low.dtype).tiny
+        return _finite((found.clamp(min=tiny) ** (1 - self.alpha) * low.clamp(min=tiny) ** self.alpha).mean())
