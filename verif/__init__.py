@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     from graphs.errors import VerifError as VerifError
     from graphs.onnx import load as load
     from relaxations.sets import Ball as Ball, Box as Box
-    from verif.expressions import (
-        Expression as Expression,
-        function as function,
-        grad as grad,
-        op as op,
-        variables as variables,
-        vector as vector,
-    )
+    from verif.conditions import Condition as Condition
+    from verif.expressions import Expression as Expression, op as op
+    from verif.functions import function as function, grad as grad, variables as variables, vector as vector
     from verif.lipschitz import Lipschitz as Lipschitz, lipschitz as lipschitz
     from verif.monotone import Monotone as Monotone, monotone as monotone
     from verif.nn import LogStableMax as LogStableMax, StableMax as StableMax
@@ -39,6 +34,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Ball": "relaxations.sets",
     "Box": "relaxations.sets",
+    "Condition": "verif.conditions",
     "Counterexample": "verif.verify",
     "Expression": "verif.expressions",
     "Lipschitz": "verif.lipschitz",
@@ -52,8 +48,8 @@ _PUBLIC = {
     "Verdict": "verif.verdict",
     "VerifError": "graphs.errors",
     "certified_range": "verif.proofs",
-    "function": "verif.expressions",
-    "grad": "verif.expressions",
+    "function": "verif.functions",
+    "grad": "verif.functions",
     "linear": "verif.properties",
     "lipschitz": "verif.lipschitz",
     "load": "graphs.onnx",
@@ -63,8 +59,8 @@ _PUBLIC = {
     "prove": "verif.proofs",
     "radius": "verif.radius",
     "robustness": "verif.properties",
-    "variables": "verif.expressions",
-    "vector": "verif.expressions",
+    "variables": "verif.functions",
+    "vector": "verif.functions",
     "verify": "verif.verify",
 }
 

@@ -1,11 +1,7 @@
-"""Functions of variables, written as mathematics: networks, their derivatives, and every op of the op table.
-
-    t, x = variables(t=(0, 1), x=(0, 1))
-    u = function("heat.onnx")(t, x)
-    residual = grad(u, t) - 0.1 * grad(grad(u, x), x)
+"""Expressions of variables: every op of the op table, written as mathematics; `functions.py` has networks, derivatives.
 
 Every expression is a node of one growing graph, so that bounds and proofs see all of it. Numbers are real (float64).
-Shape letters: N an expression's shape, a number has (1,); M that of what is differentiated by.
+Shape letters: N an expression's shape, a number has (1,).
 """
 
 from __future__ import annotations
@@ -19,18 +15,12 @@ import torch
 from torch import Tensor
 
 from graphs import Graph, GraphBuilder
-from graphs.derivatives import backward
-from graphs.derivatives.tape import Tape
-from graphs.ir import INPUT
 from graphs.ops import OPS
 from relaxations.sets import Box
 from verif.conditions import Condition, Literal
 from verif.errors import PropertyError
-from verif.networks import Networks
-from verif.properties import Model
 
 Value = Any  # an expression, or whatever torch.as_tensor takes
-_FLOATS = {"float16", "float32", "float64"}
 _OPERATORS = {"add", "sub", "mul", "matmul", "div", "true_divide", "truediv", "pow", "radd", "rsub", "rmul", "rmatmul"}
 
 
@@ -52,91 +42,11 @@ class Space:
         return self.builder.build(expressions)
 
 
-def variables(**ranges: tuple[Value, Value]) -> list[Expression]:
-    """One expression for each name: a number between two ends, or an array between two arrays of its shape.
-
-    Raises PropertyError (P112) where ends are not finite, not in order or of different shapes.
-    """
-    space = Space()
-    for name, ends in ranges.items():
-        low, high = (torch.atleast_1d(torch.as_tensor(end, dtype=torch.float64)) for end in ends)
-        if low.shape != high.shape or not bool((low.isfinite() & high.isfinite() & (low <= high)).all()):
-            raise PropertyError("P112", f"'{name}' needs two finite ends of one shape, lower <= upper")
-        space.ends[space.builder.input(name, low.shape, "float64")] = (low, high)
-    return [Expression(space, name) for name in space.ends]
-
-
-def function(model: Model) -> Function:
-    """A network as a function of expressions. Raises PropertyError (P113) where an input is of an integer type."""
-    return Function(Networks.of(model).load("").graph)
-
-
-@dataclass(frozen=True)
-class Function:
-    """A network. Call it with one expression for each input, or with several that are the numbers of its only one.
-
-    The outputs come without leading axes of size 1.
-    """
-
-    graph: Graph
-
-    def __post_init__(self) -> None:
-        for name in self.graph.inputs:
-            dtype = str(self.graph[name].attrs.get("dtype", "float32"))
-            if dtype not in _FLOATS:
-                raise PropertyError("P113", f"a function of variables needs inputs of floating-point type, not {dtype}")
-
-    def __call__(self, *arguments: Expression) -> Any:
-        """One expression, or a tuple of them where the network has several outputs."""
-        graph = self.graph.to(torch.float64)
-        given = list(arguments) if len(graph.inputs) > 1 else [vector(*arguments)]
-        sizes, wanted = [one.size for one in given], [graph[name].size for name in graph.inputs]
-        if sizes != wanted:
-            raise PropertyError("P104", f"the function was given {sizes} numbers, it takes {wanted}")
-        space = _space(given)
-        names = {name: one.reshape(graph[name].shape).name for name, one in zip(graph.inputs, given, strict=True)}
-        builder = space.builder
-        for node in graph:
-            if node.op != INPUT:
-                inputs = [names[name] for name in node.inputs]
-                names[node.name] = builder.add(
-                    node.op, inputs, graph.params(node), node.attrs, name=f"f.{node.name}", origin=node.origin
-                )
-        found = [Expression(space, names[name]) for name in graph.outputs]
-        found = [one.reshape(_without_ones(one.shape)) for one in found]
-        return found[0] if len(found) == 1 else tuple(found)
-
-
-def grad(y: Expression, x: Expression) -> Expression:
-    """The derivative of y by x: (*N, *M), or (*M,) where y is a number. At a kink it is the limit from one side.
-
-    A proof covers both sides' limits. Raises UnsupportedError (G301) where an op has no derivative, and PropertyError
-    (P116) where x is no variable and y was not made from it.
-    """
-    space = _space([y, x])
-    graph = space.graph(y.name)
-    if x.name not in space.ends and x.name not in _ancestors(graph, y.name):
-        raise PropertyError(
-            "P116",
-            "the expression was not made from what it is differentiated by",
-            help="differentiate by variables, or make the expression from the same value: p = x[0]; grad(f(p), p)",
-        )
-    seed = torch.eye(y.size, dtype=torch.float64).reshape(y.size, *y.shape)
-    found = Expression(space, backward(Tape(graph, space.builder), y.name, seed, x.name))
-    return found.reshape(x.shape if y.size == 1 else (*y.shape, *x.shape))
-
-
-def vector(*parts: Expression) -> Expression:
-    """The numbers of expressions one after the other, (n,)."""
-    flat = [part.reshape((part.size,)) for part in parts]
-    return flat[0] if len(flat) == 1 else op("concat", *flat, axis=0)
-
-
 def op(name: str, *inputs: Expression, **attrs: Any) -> Expression:
     """An op of the op table (docs/ops.md), with its attributes: op("tanh", x), op("softmax", x, axis=0)."""
     if name not in OPS:
         raise PropertyError("P118", f"there is no op '{name}'", help="docs/ops.md lists the ops")
-    space = _space(inputs)
+    space = common_space(inputs)
     params = {role: value for role, value in attrs.items() if isinstance(value, Tensor)}
     plain = {role: value for role, value in attrs.items() if role not in params}
     try:
@@ -342,7 +252,8 @@ def _constant(value: Value) -> Tensor:
     return found
 
 
-def _space(parts: Sequence[Expression]) -> Space:
+def common_space(parts: Sequence[Expression]) -> Space:
+    """The space of expressions, or PropertyError (P117) where they have several."""
     if not parts or any(part.space is not parts[0].space for part in parts):
         raise PropertyError(
             "P117",
@@ -350,16 +261,3 @@ def _space(parts: Sequence[Expression]) -> Space:
             help="make all variables by one call, verif.variables(t=(0, 1), x=(0, 1))",
         )
     return parts[0].space
-
-
-def _ancestors(graph: Graph, name: str) -> set[str]:
-    found = {name}
-    for node in reversed(list(graph)):
-        if node.name in found:
-            found.update(node.inputs)
-    return found
-
-
-def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    ones = next((k for k, n in enumerate(shape) if n != 1), len(shape))
-    return tuple(shape[ones:]) or (1,)
