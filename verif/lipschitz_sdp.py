@@ -2,8 +2,9 @@
 
 For networks of linear layers and ReLUs. The slope of a neuron between two points lies in [a, b], so that its input's
 change v and its output's y have (b v - y)(y - a v) >= 0. Multipliers t >= 0 with
-rho |x|^2 - |f|^2 - 2 sum_i t_i (b_i v_i - y_i)(y_i - a_i v_i) >= 0 for all changes prove the constant sqrt(rho). A solver finds t and rho to its own tolerance
-only: we compute the least eigenvalue ourselves, and what it lacks is added to rho.
+rho |x|^2 - |f|^2 - 2 sum_i t_i (b_i v_i - y_i)(y_i - a_i v_i) >= 0 for all changes prove the constant sqrt(rho).
+A solver finds t and rho to its own tolerance only: we compute the least eigenvalue ourselves, and what it lacks is
+added to rho.
 Shape letters: n inputs, m outputs, h one layer's neurons, K neurons that may switch, Z = n + K coordinates.
 """
 
