@@ -103,15 +103,29 @@ def flat_model(model: Model) -> Graph:
 
 
 def weights_of(f: Graph) -> list[Tensor]:
-    """The weight of every layer."""
-    ops = [node.op for node in f][1:]
-    if ops != ["linear", *["relu", "linear"] * (len(ops) // 2)]:
+    """The weight of every layer; linear layers one after the other, with reshapes between, are one."""
+    layers, last = list[Tensor](), ""
+    before = f.inputs[0]
+    for node in list(f)[1:]:
+        if node.inputs != (before,) or node.op not in ("linear", "relu", "reshape") or (last, node.op) == ("", "relu"):
+            break
+        before = node.name
+        if node.op == "linear":
+            weight = f.constants[node.params["weight"]]
+            if weight.shape[0] != node.size:  # several samples at once
+                break
+            if last == "linear":
+                layers[-1] = weight @ layers[-1]
+            else:
+                layers.append(weight)
+        last = last if node.op == "reshape" else node.op
+    if before != f.outputs[0] or last != "linear":
         raise PropertyError("P114", "this baseline needs linear layers with ReLUs between, one after the other")
-    return [f.constants[node.params["weight"]] for node in f if node.op == "linear"]
+    return layers
 
 
 def slopes_of(f: Graph, box: Box) -> list[tuple[Tensor, Tensor]]:
     """The least and the largest slope of every ReLU over one box."""
     found = Engine(f).bound(box.to(torch.float64)).intervals
     inputs = [found[node.inputs[0]] for node in f if node.op == "relu"]
-    return [((i.lower[0] >= 0).double(), (i.upper[0] > 0).double()) for i in inputs]
+    return [((i.lower.flatten() >= 0).double(), (i.upper.flatten() > 0).double()) for i in inputs]

@@ -242,6 +242,28 @@ def test_lip_sdp_is_exact_where_nothing_switches() -> None:
     assert lip_sdp(graph) == pytest.approx(float(torch.linalg.matrix_norm(weight, 2)), rel=1e-6)
 
 
+def test_baselines_read_models_with_an_axis_of_samples() -> None:
+    builder = GraphBuilder()
+    value = builder.input("x", (1, 2, 2), "float64")
+    value = builder.add("reshape", [value], attrs={"shape": (1, 4)})
+    plain = mlp((4, 6, 3), 0)
+    for node in list(plain)[1:]:
+        value = builder.add(node.op, [value], plain.params(node))
+    graph, box = builder.build([value]), around(4, 0.1)
+    for norm in NORMS:
+        assert recur_jac(graph, box, norm) == pytest.approx(recur_jac(plain, box, norm))
+        assert fast_lip(graph, box, norm) == pytest.approx(fast_lip(plain, box, norm))
+        assert product_of_norms(graph, norm) == pytest.approx(product_of_norms(plain, norm))
+    assert lip_sdp(graph, box) == pytest.approx(lip_sdp(plain, box), rel=1e-4)
+    for op, refused in (("relu", "reshape"), ("tanh", "linear")):
+        builder = GraphBuilder()
+        value = builder.add(op, [builder.input("x", (2,), "float64")])
+        attrs = {"shape": (1, 2)} if refused == "reshape" else {}
+        value = builder.add(refused, [value], {} if attrs else {"weight": torch.eye(2).double()}, attrs)
+        with pytest.raises(PropertyError, match="P114"):
+            product_of_norms(builder.build([value]), NORMS[0])
+
+
 def test_a_solver_that_is_wrong_does_not_make_a_wrong_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """rho too small by half, and multipliers of nothing: what the eigenvalue lacks is added."""
     graph, box, norm = mlp((3, 6, 2), 4), around(3, 0.3), OperatorNorm(2.0, 2.0)
