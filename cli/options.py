@@ -113,6 +113,10 @@ class MonotoneOptions:
     "Features in which the output must never rise."
     output: int = 0
     "Which output."
+    input: Path | None = None
+    "Samples (.npy): only along each one's line, on which the feature alone moves, instead of in the whole box."
+    picture: Path | None = None
+    "Write a picture (.svg): bounds of the slopes over the features' ranges."
     timeout: float = 60.0
     "Seconds for each feature."
     seed: int = 0

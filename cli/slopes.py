@@ -16,6 +16,7 @@ from cli.options import LipschitzOptions, MonotoneOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from relaxations.sets import Box
     from verif.lipschitz import Lipschitz
     from verif.monotone import Monotone
     from verif.query import Network
@@ -92,11 +93,41 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
 
     box = Box(torch.tensor([lower], dtype=torch.float64), torch.tensor([upper], dtype=torch.float64))
     budget = Budget(options.timeout, options.seed)
+    files.require_writable(options.picture)
+    if options.picture is not None:
+        from cli.pictures import write_profiles
+
+        write_profiles(model, box, names, signs[1] + signs[-1], options)
+    if options.input is not None:
+        return _along_lines(model, options, box, (names, signs))
     results = monotone(model, box, increasing=signs[1], decreasing=signs[-1], output=options.output, budget=budget)
     for result in results:
         print(_feature(result, names, stem(model)), flush=True)
     if any(result.reason == "interrupted" for result in results):
         return INTERRUPTED
+    return worst([result.verdict.exit_code for result in results])
+
+
+def _along_lines(model: Path, options: MonotoneOptions, box: Box, asked: tuple[list[str], dict[int, list[int]]]) -> int:
+    """A line of output for each feature: along how many samples' lines the output is monotone."""
+    from verif.monotone import Budget
+    from verif.monotone_lines import monotone_along
+    from verif.networks import Networks
+    from verif.verdict import Verdict
+
+    assert options.input is not None
+    files.require(options.input)
+    (names, signs), network = asked, Networks.of(model).load("")
+    samples = read_samples(options.input, network)
+    budget = Budget(options.timeout, options.seed)
+    results = monotone_along(
+        network, box, samples, increasing=signs[1], decreasing=signs[-1], output=options.output, budget=budget
+    )
+    for result in results:
+        way, verdict = "increasing" if result.sign > 0 else "decreasing", result.verdict
+        counts = [f"{result.count(one)} {one.label}" for one in Verdict if result.count(one)]
+        title = f"{verdict.name:<8}  {stem(model)} {way} in {names[result.feature]}"
+        print(f"{title}   along {len(samples)} lines: {', '.join(counts)}   {result.seconds:.2f} s", flush=True)
     return worst([result.verdict.exit_code for result in results])
 
 

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from graphs.errors import VerifError as VerifError
     from graphs.onnx import load as load
     from relaxations.sets import Ball as Ball, Box as Box
+    from verif.conditions import Condition as Condition
+    from verif.expressions import Expression as Expression, op as op
+    from verif.functions import function as function, grad as grad, variables as variables, vector as vector
     from verif.lipschitz import Lipschitz as Lipschitz, lipschitz as lipschitz
     from verif.monotone import Monotone as Monotone, monotone as monotone
     from verif.nn import LogStableMax as LogStableMax, StableMax as StableMax
+    from verif.proofs import Range as Range, certified_range as certified_range, prove as prove
     from verif.properties import linear as linear, output_range as output_range, robustness as robustness
     from verif.query import Query as Query
     from verif.radius import Radius as Radius, radius as radius
@@ -31,12 +35,15 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Ball": "relaxations.sets",
     "Box": "relaxations.sets",
+    "Condition": "verif.conditions",
     "Counterexample": "verif.verify",
+    "Expression": "verif.expressions",
     "Lipschitz": "verif.lipschitz",
     "Monotone": "verif.monotone",
     "LogStableMax": "verif.nn",
     "Query": "verif.query",
     "Radius": "verif.radius",
+    "Range": "verif.proofs",
     "Result": "verif.verify",
     "StableMax": "verif.nn",
     "Verdict": "verif.verdict",
@@ -44,14 +51,21 @@ _PUBLIC = {
     "around": "verif.training",
     "compile": "verif.training",
     "Compiled": "verif.training",
+    "certified_range": "verif.proofs",
+    "function": "verif.functions",
+    "grad": "verif.functions",
     "linear": "verif.properties",
     "lipschitz": "verif.lipschitz",
     "load": "graphs.onnx",
     "margins": "verif.training",
     "monotone": "verif.monotone",
+    "op": "verif.expressions",
     "output_range": "verif.properties",
+    "prove": "verif.proofs",
     "radius": "verif.radius",
     "robustness": "verif.properties",
+    "variables": "verif.functions",
+    "vector": "verif.functions",
     "verify": "verif.verify",
 }
 

@@ -33,7 +33,7 @@ class _Lines(NamedTuple):
 
 def product_of_norms(model: Model, norm: OperatorNorm) -> float:
     """|W_1|_pp ... |W_(k-1)|_pp |W_k|_pq: global (Szegedy et al. 2014)."""
-    *inner, last = _weights(_flat(model))
+    *inner, last = weights_of(flat_model(model))
     total = float(norm.of_entries(last[None], last[None]))
     for weight in inner:
         total *= float(OperatorNorm(norm.p, norm.p).of_entries(weight[None], weight[None]))
@@ -42,8 +42,8 @@ def product_of_norms(model: Model, norm: OperatorNorm) -> float:
 
 def fast_lip(model: Model, box: Box, norm: OperatorNorm) -> float:
     """Interval arithmetic on the backward graph (Weng et al. 2018, section 3.4), with CROWN's signs of neurons."""
-    f = _flat(model)
-    weights, slopes = _weights(f), _slopes(f, box)
+    f = flat_model(model)
+    weights, slopes = weights_of(f), slopes_of(f, box)
     low = high = weights[-1]
     for weight, (off, on) in zip(reversed(weights[:-1]), reversed(slopes), strict=True):
         corners = torch.stack([low * off, low * on, high * off, high * on])
@@ -54,8 +54,8 @@ def fast_lip(model: Model, box: Box, norm: OperatorNorm) -> float:
 
 def recur_jac(model: Model, box: Box, norm: OperatorNorm) -> float:
     """Lines y <= a, y >= 0 and their like where a has one sign, constants elsewhere (Zhang et al. 2019)."""
-    f = _flat(model)
-    weights, slopes = _weights(f), _slopes(f, box)
+    f = flat_model(model)
+    weights, slopes = weights_of(f), slopes_of(f, box)
     last = weights[-1]
     a: tuple[Tensor, Tensor] = (last, last)
     found: list[_Lines] = []  # from the last layer's backwards
@@ -97,20 +97,35 @@ def _middle(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return (low + high) / 2, (high - low) / 2
 
 
-def _flat(model: Model) -> Graph:
+def flat_model(model: Model) -> Graph:
+    """The graph from the flat input to the flat output, in float64."""
     return flat_rows(Networks.of(model).load(""))
 
 
-def _weights(f: Graph) -> list[Tensor]:
-    """The weight of every layer."""
-    ops = [node.op for node in f][1:]
-    if ops != ["linear", *["relu", "linear"] * (len(ops) // 2)]:
+def weights_of(f: Graph) -> list[Tensor]:
+    """The weight of every layer; linear layers one after the other, with reshapes between, are one."""
+    layers, last = list[Tensor](), ""
+    before = f.inputs[0]
+    for node in list(f)[1:]:
+        if node.inputs != (before,) or node.op not in ("linear", "relu", "reshape") or (last, node.op) == ("", "relu"):
+            break
+        before = node.name
+        if node.op == "linear":
+            weight = f.constants[node.params["weight"]]
+            if weight.shape[0] != node.size:  # several samples at once
+                break
+            if last == "linear":
+                layers[-1] = weight @ layers[-1]
+            else:
+                layers.append(weight)
+        last = last if node.op == "reshape" else node.op
+    if before != f.outputs[0] or last != "linear":
         raise PropertyError("P114", "this baseline needs linear layers with ReLUs between, one after the other")
-    return [f.constants[node.params["weight"]] for node in f if node.op == "linear"]
+    return layers
 
 
-def _slopes(f: Graph, box: Box) -> list[tuple[Tensor, Tensor]]:
+def slopes_of(f: Graph, box: Box) -> list[tuple[Tensor, Tensor]]:
     """The least and the largest slope of every ReLU over one box."""
     found = Engine(f).bound(box.to(torch.float64)).intervals
     inputs = [found[node.inputs[0]] for node in f if node.op == "relu"]
-    return [((i.lower[0] >= 0).double(), (i.upper[0] > 0).double()) for i in inputs]
+    return [((i.lower.flatten() >= 0).double(), (i.upper.flatten() > 0).double()) for i in inputs]

@@ -64,7 +64,7 @@ def robustness(
     each = torch.arange(len(rows))[:, None]
     clauses = Clauses(each, torch.zeros(each.shape, dtype=torch.float64), torch.zeros(each.shape, dtype=torch.bool))
     ball = {} if norm == math.inf else {"center": centers, "radius": radius, "norm": float(norm)}
-    return _property(network, (lower, upper), rows, clauses, spans=spans, **ball)
+    return over_boxes(network, (lower, upper), rows, clauses, spans=spans, **ball)
 
 
 def samples(model: Model, x: Array) -> Tensor:
@@ -121,10 +121,11 @@ def linear(
     clauses = Clauses(
         torch.arange(len(weight)).reshape(shape), values.reshape(shape), torch.full(shape, strict, dtype=torch.bool)
     )
-    return _property(network, (_samples(lower, n), _samples(upper, n)), weight, clauses)
+    return over_boxes(network, (_samples(lower, n), _samples(upper, n)), weight, clauses)
 
 
-def _property(network: Network, box: tuple[Tensor, Tensor], rows: Tensor, clauses: Clauses, **more: Any) -> Property:
+def over_boxes(network: Network, box: tuple[Tensor, Tensor], rows: Tensor, clauses: Clauses, **more: Any) -> Property:
+    """Boxes (D, n) with clauses over rows (M, m) of a network's one output; `more` are further fields of `Property`."""
     graph = network.graph
     (output,) = graph.outputs
     variables = variables_of(graph)

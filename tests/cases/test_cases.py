@@ -14,7 +14,7 @@ from benchmarks import replay
 from verif import verify
 
 CASES = Path(__file__).resolve().parents[2] / "cases"
-FOLDERS = sorted(path.parent for path in CASES.glob("*/recipe.py"))
+FOLDERS = sorted(path.parent for path in CASES.glob("*/case.toml"))
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ import torch
 
 from graphs import Graph, GraphBuilder, UnsupportedError
 from relaxations.sets import Ball, Box
+from verif import lipschitz_sdp
 from verif.bounds import Engine
 from verif.errors import PropertyError
 from verif.jacobians import LocalNorm, flat_rows
 from verif.lipschitz import Settings, lipschitz
 from verif.lipschitz_baselines import fast_lip, product_of_norms, recur_jac
+from verif.lipschitz_sdp import lip_sdp
 from verif.networks import Networks
 from verif.operator_norms import OperatorNorm, spectral
 
@@ -221,3 +223,52 @@ def test_bad_input() -> None:
         lipschitz(root, box, rows=torch.eye(3))
     with pytest.raises(PropertyError, match="P114"):
         fast_lip(root, box, NORMS[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("solver", ["CLARABEL", "SCS"])
+def test_lip_sdp_is_above_samples_and_below_the_product(solver: str, seed: int) -> None:
+    graph, norm = mlp((4, 8, 8, 3), seed), OperatorNorm(2.0, 2.0)
+    box = around(4, (0.02, 0.2, 1.0)[seed], seed)
+    here, anywhere = lip_sdp(graph, box, solver=solver), lip_sdp(graph, solver=solver)
+    sampled = float(norm.at(local(graph, norm).matrices(box.sample(500)[0]))[0].max())
+    assert sampled <= here <= anywhere * 1.001 <= 1.001 * product_of_norms(graph, norm)
+    assert anywhere < 0.95 * product_of_norms(graph, norm)
+
+
+def test_lip_sdp_is_exact_where_nothing_switches() -> None:
+    graph = mlp((3, 4), 0)
+    (weight,) = (c for c in graph.constants.values() if c.dim() == 2)
+    assert lip_sdp(graph) == pytest.approx(float(torch.linalg.matrix_norm(weight, 2)), rel=1e-6)
+
+
+def test_baselines_read_models_with_an_axis_of_samples() -> None:
+    builder = GraphBuilder()
+    value = builder.input("x", (1, 2, 2), "float64")
+    value = builder.add("reshape", [value], attrs={"shape": (1, 4)})
+    plain = mlp((4, 6, 3), 0)
+    for node in list(plain)[1:]:
+        value = builder.add(node.op, [value], plain.params(node))
+    graph, box = builder.build([value]), around(4, 0.1)
+    for norm in NORMS:
+        assert recur_jac(graph, box, norm) == pytest.approx(recur_jac(plain, box, norm))
+        assert fast_lip(graph, box, norm) == pytest.approx(fast_lip(plain, box, norm))
+        assert product_of_norms(graph, norm) == pytest.approx(product_of_norms(plain, norm))
+    assert lip_sdp(graph, box) == pytest.approx(lip_sdp(plain, box), rel=1e-4)
+    for op, refused in (("relu", "reshape"), ("tanh", "linear")):
+        builder = GraphBuilder()
+        value = builder.add(op, [builder.input("x", (2,), "float64")])
+        attrs = {"shape": (1, 2)} if refused == "reshape" else {}
+        value = builder.add(refused, [value], {} if attrs else {"weight": torch.eye(2).double()}, attrs)
+        with pytest.raises(PropertyError, match="P114"):
+            product_of_norms(builder.build([value]), NORMS[0])
+
+
+def test_a_solver_that_is_wrong_does_not_make_a_wrong_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """rho too small by half, and multipliers of nothing: what the eigenvalue lacks is added."""
+    graph, box, norm = mlp((3, 6, 2), 4), around(3, 0.3), OperatorNorm(2.0, 2.0)
+    sampled = float(norm.at(local(graph, norm).matrices(box.sample(500)[0]))[0].max())
+    right = lipschitz_sdp._multipliers
+    for change in (lambda rho, t: (rho / 2, t), lambda rho, t: (rho, 0 * t), lambda rho, t: (0.0, 3 * t)):
+        monkeypatch.setattr(lipschitz_sdp, "_multipliers", lambda *a, change=change: change(*right(*a)))
+        assert lip_sdp(graph, box) >= sampled
