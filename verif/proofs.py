@@ -20,14 +20,16 @@ from relaxations.sets import Box
 from verif.bab import Progress
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
+from verif.clauses import ClauseTable
 from verif.conditions import Condition
 from verif.errors import PropertyError
 from verif.expressions import Expression, Space
 from verif.jacobians import require_defined
 from verif.properties import over_boxes
 from verif.query import Clauses, Network, Query, Variable, compile_query
-from verif.rounding import of_terms
-from verif.verify import Result, verify
+from verif.rounding import EPS, noise, of_terms
+from verif.verdict import Verdict
+from verif.verify import POINTS, Result, verify
 
 _BATCH, _SAMPLES, _SLIVER = 256, 4096, 16
 
@@ -39,13 +41,29 @@ def prove(
     seed: int = 0,
     on_event: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """HOLDS where the condition is true for all values of its variables, VIOLATED with values for which it is not.
+    """HOLDS where the condition is true for all values of its variables, VIOLATED with values for which it is not, by
+    more than rounding.
 
     Raises PropertyError P115 where a value of some expression is not defined on all of the box.
     """
     query = compile_condition(condition)
     require_defined(query.graph.to(torch.float64), condition.space.box)
-    return verify(None, query, timeout=timeout, seed=seed, on_event=on_event)
+    result = verify(None, query, timeout=timeout, seed=seed, on_event=on_event)
+    if result.counterexample is not None and not _clear(query, result.counterexample.point):
+        reason = "a point breaks the condition by no more than rounding may have added"
+        return replace(result, verdict=Verdict.UNKNOWN, counterexample=None, reason=reason)
+    return result
+
+
+def _clear(query: Query, point: Tensor) -> bool:
+    """Whether a point (n,) breaks the condition by more than float64 may be wrong by: numbers here are real."""
+    graph, box = query.graph.to(torch.float64), Box(*query.outer())
+    points = torch.cat([point[None], box.sample(POINTS, torch.Generator().manual_seed(0))[0]])
+    slack = noise(query.graph.to(torch.float32), graph, points) * (EPS[torch.float64] / EPS[torch.float32])
+    with torch.no_grad():
+        (values,) = graph(point[None])
+    gaps, _ = ClauseTable.of(query.property).gaps(values, torch.zeros(1, dtype=torch.long), -slack[None])
+    return bool((ClauseTable.worst(gaps) <= 0).all())
 
 
 def compile_condition(condition: Condition) -> Query:

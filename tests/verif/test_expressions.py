@@ -94,6 +94,15 @@ def test_conditions() -> None:
     assert prove(vector(x, y) <= 1).verdict is Verdict.VIOLATED
 
 
+def test_rounding_alone_breaks_no_condition() -> None:
+    """sin^2 + cos^2 is 1, and in floating point now and then a little more."""
+    (x,) = variables(x=(0, 3))
+    result = prove(torch.sin(x) ** 2 + torch.cos(x) ** 2 <= 1, timeout=2)
+    assert result.verdict is not Verdict.VIOLATED and result.counterexample is None
+    assert prove(torch.sin(x) ** 2 + torch.cos(x) ** 2 <= 1 - 1e-9, timeout=2).verdict is Verdict.VIOLATED
+    assert prove(0.1 * x + 0.2 * x <= 0.3 * x, timeout=2).verdict is not Verdict.VIOLATED
+
+
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_a_bound_on_a_slope(activation: str) -> None:
     f = function(network(activation))
