@@ -49,23 +49,30 @@ class Compiled:
             raise PropertyError("P116", f"samples have the shape {list(x.shape[1:])}, not {list(self.imported.shape)}")
         graph, training = self.imported.graph, self.module.training
         constants = {**graph.constants, **{name: live.now() for name, live in self.imported.live.items()}}
+        if not (training and self.imported.today):
+            return Step(self._evaluated(constants), x)
         today = {part.factor: part for part in self.imported.today}
         values = {graph.inputs[0]: x.flatten(1)}
         for node in graph:
             for part in (today.get(name) for name in node.params.values()):
                 if part is not None:
-                    constants |= part.constants(values[part.source] if training else None)
-                if part is not None and training and statistics and isinstance(part, BatchNorm):
+                    constants |= part.constants(values[part.source])
+                if statistics and isinstance(part, BatchNorm):
                     part.update(values[part.source].detach())
             if node.op != INPUT:
                 params = {role: constants[name] for role, name in node.params.items()}
                 inputs = [values[name] for name in node.inputs]
                 values[node.name] = OPS[node.op].forward(*inputs, **params, **node.attrs)
-        return Step(replace(graph, constants=constants), values[graph.outputs[0]])
+        step = Step(replace(graph, constants=constants), x)
+        step.__dict__["outputs"] = values[graph.outputs[0]]
+        return step
 
     def graph(self) -> Graph:
         """The network in evaluation mode, as a graph for every other engine."""
         constants = {**self.imported.graph.constants, **{name: x.now() for name, x in self.imported.live.items()}}
+        return self._evaluated(constants)
+
+    def _evaluated(self, constants: dict[str, Tensor]) -> Graph:
         for part in self.imported.today:
             constants |= part.constants(None)
         return replace(self.imported.graph, constants=constants)
@@ -73,10 +80,20 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Step:
-    """The network of one step, and its outputs (B, M) at the clean batch; everything is differentiable."""
+    """The network of one step and its clean batch (B, *shape); everything is differentiable."""
 
     graph: Graph
-    outputs: Tensor
+    clean: Tensor
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """Outputs (B, M) at the clean batch."""
+        return self.at(self.clean)
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return self.graph[self.graph.outputs[0]].size
 
     @cached_property
     def engine(self) -> Engine:
@@ -96,7 +113,7 @@ class Step:
         """
         if method not in get_args(Method):
             raise ValueError(f"method is one of {', '.join(get_args(Method))}, not '{method}'")
-        rows = rows.to(self.outputs.dtype)
+        rows = rows.to(self.clean.dtype)
         if method == "ibp":
             return self._ibp(region, rows)
         if method == "alpha-crown":

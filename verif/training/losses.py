@@ -27,7 +27,7 @@ def robust(step: Step, region: InputSet, labels: Tensor, method: str = "ibp") ->
 
 
 def _margins(step: Step, region: InputSet, labels: Tensor, method: str) -> Tensor:
-    rows = margins(labels, step.outputs.shape[1])
+    rows = margins(labels, step.count)
     return step.lower(region, rows, method)  # type: ignore[arg-type]
 
 
@@ -36,6 +36,10 @@ def _finite(loss: Tensor) -> Tensor:
     if not bool(loss.detach().isfinite()):
         raise FloatingPointError("the loss is not finite: the radius grew too fast, or the learning rate is too large")
     return loss
+
+
+def _with_clean(loss: Tensor, step: Step, labels: Tensor, kappa: float) -> Tensor:
+    return loss if kappa == 0 else kappa * F.cross_entropy(step.outputs, labels) + (1 - kappa) * loss
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class IBP:
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         loss = robust(step, region, labels).mean()
-        return _finite(self.kappa * F.cross_entropy(step.outputs, labels) + (1 - self.kappa) * loss)
+        return _finite(_with_clean(loss, step, labels, self.kappa))
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class CrownIBP:
         if self.beta < 1:
             mixed = mixed + (1 - self.beta) * _margins(step, region, labels, "ibp")
         loss = cross_entropy_of_margins(mixed).mean()
-        return _finite(self.kappa * F.cross_entropy(step.outputs, labels) + (1 - self.kappa) * loss)
+        return _finite(_with_clean(loss, step, labels, self.kappa))
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class FusedCrownIBP:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        rows = margins(labels, step.outputs.shape[1]).to(step.outputs.dtype)
+        rows = margins(labels, step.count).to(step.clean.dtype)
         least, most = step.lower(region, -rows, "ibp"), -step.lower(region, rows, "ibp")  # of -margin
         most = torch.maximum(least, most)
         top = most.amax(1, keepdim=True).clamp(min=0).detach()  # taken off every exponent
@@ -120,7 +124,7 @@ class _Mixed:
 
     def _both(self, step: Step, region: InputSet, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Margins (B, K - 1) at adversarial points, and lower bounds of them."""
-        rows = margins(labels, step.outputs.shape[1]).to(step.outputs.dtype)
+        rows = margins(labels, step.count).to(step.clean.dtype)
         found = step.at(self.attack(step, region, labels))
         return (rows @ found[..., None])[..., 0], step.lower(region, rows, "ibp")
 
