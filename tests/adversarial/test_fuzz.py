@@ -113,6 +113,14 @@ def test_changed_proofs(where: list[tuple[int, bytes]]) -> None:
     assert answers(lambda path: check(path, *held()[:2]), "fuzzed.proof", data) in (True, False)
 
 
+def test_signalling_nans() -> None:
+    """Found here: constants that numpy warns of when it converts them."""
+    data, kept = held()[0].read_bytes(), model.read(held()[0]).steps[1].matrix.astype("<f4")[0, 0].tobytes()
+    data = data.replace(kept, b"\x01\x00\xa0\x7f")
+    assert not answers(model.read, "fuzzed.onnx", data)
+    assert answers(load, "fuzzed.onnx", data) in (True, False)
+
+
 @pytest.mark.parametrize("word", ["Z_0", "foo1", "Y\0\0\0001", "X_1x", "X_" + "9" * 400])
 def test_words_with_digits(word: str) -> None:
     """Found here: a word that is neither number nor variable, with digits in it."""

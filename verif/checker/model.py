@@ -254,6 +254,8 @@ def tensor(found: Message) -> tuple[str, Array]:
         array = np.frombuffer(packed, dtype)
     else:
         array = np.array(integers(found.get(5 if kind == 6 else 7, ())), dtype)
+    if not np.isfinite(array).all():
+        raise Refused("a constant of the model is not finite")
     return text(one(found, 8, b"")), array.reshape(shape)
 
 
