@@ -171,6 +171,24 @@ def replay(first: Path, second: Path, third: Path | None = None, /, *, network: 
 
 
 @app.command
+def check(proof: Path, /, *, model: Path, property: Path) -> int:
+    """Check a proof with a small program that shares nothing with the engine: exit 0 or 1 as shown, 2 where refused.
+
+    Parameters
+    ----------
+    proof
+        What --proof wrote.
+    model
+        The model (.onnx) that it is about.
+    property
+        The property (.vnnlib).
+    """
+    from cli.check import check_file
+
+    return check_file(proof, model, property)
+
+
+@app.command
 def lipschitz(model: Path, /, *, options: LipschitzOptions) -> int:
     """Bound the local Lipschitz constant around samples, from both sides: |f(x) - f(y)| <= L |x - y| near each.
 

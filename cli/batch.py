@@ -42,7 +42,7 @@ def batch(path: Path, extra: Path | None, options: Options) -> int:
     """`verify INSTANCES.csv --results results.csv`; returns the worst exit code (2, 1, 4, 3, 0)."""
     if extra is not None:
         raise UsageError("C104", "a batch takes one list of instances", where=str(extra))
-    for flag in ("network", "input", "json", "counterexample", "graph"):
+    for flag in ("network", "input", "json", "counterexample", "graph", "proof"):
         if getattr(options, flag):
             raise UsageError("C104", f"--{flag} has no meaning for a batch")
     if options.format != "text":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,6 +59,8 @@ def decide_property(model: Path, property: Path, options: Options) -> int:
     refuse(options, "network", "with one model, leave --network away; with several, give the query first")
     check_outputs(options, model, property)
     query, result = solve(property, model, options, options.timeout)
+    if options.proof:
+        prove(model, property, result, options)
     asked = Asked(
         f"{stem(model)} x {stem(property)}",
         {"model": str(model), "property": str(property)},
@@ -69,6 +73,7 @@ def decide_query(query: Path, extra: Path | None, options: Options) -> int:
     """`verify QUERY.vnnlib --network f=a.onnx --network g=b.onnx`."""
     if extra is not None:
         raise UsageError("C104", "the model comes first, then the property", help=f"verify {extra} {query}")
+    refuse(options, "proof", "proofs are written for one model and a property of VNN-LIB 1.0")
     networks = parse_networks(options.network)
     check_outputs(options, query, *networks.values())
     if not networks:
@@ -118,6 +123,28 @@ def solve(
     return query, result
 
 
+def prove(model: Path, property: Path, result: Result, options: Options) -> None:
+    """Write the proof of a verdict; where there is none, say why on stderr and leave no file."""
+    from verif import evidence
+    from verif.checker import Refused
+
+    if options.proof is None:
+        return
+    options.proof.unlink(missing_ok=True)
+    left = math.inf if options.timeout is None else max(0.0, options.timeout - result.seconds)
+    found = result.counterexample
+    try:
+        if result.verdict.exit_code not in (0, 1):
+            raise Refused(f"the verdict is {result.verdict.name}")
+        point = None if found is None else found.point.double().cpu().numpy()
+        written = evidence.write(options.proof, model, property, point, time.monotonic() + left)
+    except Refused as refused:
+        print(f"no proof was written, the verdict is not confirmed in real arithmetic: {refused}", file=sys.stderr)
+        return
+    what = f"{written.leaves} leaves, " if found is None else ""
+    print(f"proof: {options.proof} ({what}{written.bytes} bytes)", file=sys.stderr)
+
+
 def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:
     """Write the files asked for, print the result, and give the exit code."""
     from cli import report
@@ -148,7 +175,7 @@ def check_outputs(options: Options, *inputs: Path) -> None:
         files.require(path)
     refuse(options, "results", "it belongs to a batch: verify instances.csv --results results.csv")
     refuse(options, "graph", "it belongs to a model alone: verify model.onnx --graph model.svg")
-    files.require_writable(options.json, options.counterexample)
+    files.require_writable(options.json, options.counterexample, options.proof)
 
 
 def refuse(options: Options, flag: str, why: str) -> None:

@@ -23,6 +23,7 @@ def local(model: Path, property: Path | None, options: Options) -> int:
     if property is not None:
         raise UsageError("C104", "a property and --input exclude each other", help="leave one of them away")
     refuse(options, "network", "local robustness is about one model")
+    refuse(options, "proof", "proofs are written for one model and a property of VNN-LIB 1.0")
     check_outputs(options, model, options.input)
     if options.eps is None and (options.json or options.counterexample or options.format != "text"):
         raise UsageError("C104", "the search for a radius has text output only", help="give the radius: --eps 0.01")

@@ -24,7 +24,7 @@ _FLOAT = 4  # bytes of a coefficient: bounds run in float32
 
 def look(model: Path, options: Options) -> int:
     """`verify MODEL.onnx [--graph FILE.svg]`: exit code 0, or 2 where the model cannot be verified."""
-    for flag in ("network", "results", "json", "counterexample"):
+    for flag in ("network", "results", "json", "counterexample", "proof"):
         refuse(options, flag, "a model alone is only described; give a property or --input too")
     if options.format != "text":
         raise UsageError("C104", "--format has no meaning here", help="a model alone is described in text")

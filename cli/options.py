@@ -49,6 +49,8 @@ class Options:
     "Write the whole result to this file too."
     counterexample: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
     "Write a counterexample to this file: .npz for arrays, anything else for VNN-COMP's text."
+    proof: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
+    "Write a proof of the verdict in real arithmetic to this file; verify check reads it."
     results: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
     "Rows of a batch, appended as they come; an interrupted batch continues where it stopped."
     graph: Annotated[Path | None, Parameter(group=_OUTPUT)] = None

@@ -140,7 +140,8 @@ def _torch(flat: np.ndarray[Any, Any], dtype: str) -> Tensor:
     if dtype == "bfloat16":
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
     kind = np.bool_ if dtype == "bool" else np.float64 if "float" in dtype else np.int64
-    return torch.from_numpy(flat.astype(kind))  # astype copies: the buffer is read-only
+    with np.errstate(invalid="ignore"):  # signalling NaNs of a broken file, refused where they are used
+        return torch.from_numpy(flat.astype(kind))  # astype copies: the buffer is read-only
 
 
 def _external(proto: Any, folder: Path | None, where: str) -> bytes:

@@ -129,13 +129,14 @@ def _values(tokens: Tokens, data: NDArray[np.uint8]) -> None:
     kind, offset, length = tokens.kind, tokens.offset, tokens.length
     flags = np.bitwise_or.reduceat(np.frombuffer(tokens.text.translate(_FLAGS), np.uint8), offset)
     variable = (kind == Kind.INPUT) | (kind == Kind.OUTPUT)
-    proper = (flags == 4) & (length > 2) & (data[offset + 1] == ord("_"))
+    proper = (flags == 4) & (length > 2) & (length < 15) & (data[offset + 1] == ord("_"))
     kind[variable & ~proper] = Kind.WORD
     bad = np.flatnonzero((kind == Kind.NUMBER) & (flags & 5 > 0))
     if len(bad):
         raise tokens.error("P101", f"'{tokens.word(bad[0])}' is not a number", int(bad[0]))
     numeric = (kind == Kind.NUMBER) | (variable & proper)
     blank = ~numeric & (kind > Kind.CLOSE) & (kind != Kind.AND) & (kind != Kind.OR) & (flags & 2 > 0)
+    blank |= ~numeric & (kind == Kind.WORD)  # an unknown word may hold digits
     only = np.frombuffer(tokens.text.translate(_NUMERIC), np.uint8).copy()
     only[ragged(offset[blank], length[blank])] = ord(" ")
     tokens.value[numeric] = _parse(tokens, only.tobytes(), np.flatnonzero(numeric))

@@ -1,0 +1,210 @@
+"""Proofs and their checker: sound against exact rationals, whole trees only, nothing that was changed."""
+
+from __future__ import annotations
+
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from tests.verif.proving import mlp, property_file, random_mlp, save
+from verif import evidence
+from verif.checker import Refused, check, exact, model
+from verif.checker.bounds import Bounds
+from verif.checker.claims import read
+from verif.checker.proof import pack, unpack
+
+BOX = [("-1", "1"), ("-0.5", "0.7")]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bounds_are_below_exact_values(seed: int, tmp_path: Path) -> None:
+    """Rows bounded over boxes, points among them, against rational evaluation."""
+    network = model.read(random_mlp(tmp_path / "net.onnx", seed))
+    generator = np.random.default_rng(seed)
+    lower = generator.normal(size=(4, 2))
+    upper = lower + np.array([0.0, 1e-9, 0.1, 2.0])[:, None]
+    rows = generator.normal(size=(3, 2)) * 10.0 ** generator.integers(-3, 4, (3, 2))
+    found = Bounds(network, lower, upper).rows(network.output, rows)
+    assert np.isfinite(found.lower).all()
+    for box in range(4):
+        for _ in range(6):
+            share = generator.choice([0.0, 1.0, generator.random()], 2)
+            point = np.clip(lower[box] + share * (upper[box] - lower[box]), lower[box], upper[box])
+            outputs = exact.evaluate(network, [Fraction(x) for x in point.tolist()])
+            for row, low in zip(rows, found.lower[box].tolist(), strict=True):
+                assert Fraction(low) <= exact.combined(row, outputs)
+
+
+def test_bounds_of_a_point_are_tight(tmp_path: Path) -> None:
+    network = model.read(random_mlp(tmp_path / "net.onnx", 0))
+    point = np.array([[0.3, -0.2]])
+    low = Bounds(network, point, point).rows(network.output, np.eye(2)).lower[0]
+    outputs = exact.evaluate(network, [Fraction(x) for x in point[0].tolist()])
+    assert np.allclose(low, [float(x) for x in outputs], rtol=1e-12, atol=1e-12)
+
+
+def test_sums_that_cancel(tmp_path: Path) -> None:
+    """1e8 a - 1e8 a + tiny b: nothing may be shown beyond what the exact values allow."""
+    weights = [np.array([[1e8], [1e8], [1.0]]), np.array([[1.0, -1.0, 1e-9]])]
+    network = model.read(mlp(tmp_path / "net.onnx", weights, [np.zeros(3), np.zeros(1)]))
+    lower, upper = np.array([[1.0]]), np.array([[2.0]])
+    low = Bounds(network, lower, upper).rows(network.output, np.eye(1)).lower[0, 0]
+    least = exact.evaluate(network, [Fraction(1)])[0]
+    assert Fraction(low) <= least
+    assert float(least) - low < 1e-6
+
+
+def test_residual_and_convolution(tmp_path: Path) -> None:
+    """A convolution, its input added, against exact rationals and onnxruntime."""
+    import onnxruntime
+
+    generator = np.random.default_rng(5)
+    kernel = generator.normal(size=(2, 1, 3, 3)).astype(np.float32)
+    constants = {"k": kernel, "b": np.array([0.5, -0.25], np.float32), "m": np.array([0.125], np.float32)}
+    constants |= {"w": generator.normal(size=(32, 2)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Sub", ["x", "m"], ["c"]),
+        helper.make_node("Conv", ["c", "k", "b"], ["z"], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["z"], ["h"]),
+        helper.make_node("Add", ["h", "z"], ["s"]),
+        helper.make_node("Transpose", ["s"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Flatten", ["t"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, constants, [1, 1, 4, 4], 2)
+    network = model.read(path)
+    point = generator.normal(size=16).astype(np.float32)
+    outputs = exact.evaluate(network, [Fraction(x) for x in point.tolist()])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert np.allclose([float(x) for x in outputs], session.run(None, {"x": point.reshape(1, 1, 4, 4)})[0][0], 1e-4)
+    near = point[None].astype(np.float64)
+    low = Bounds(network, near - 0.05, near + 0.05).rows(network.output, np.concatenate([np.eye(2), -np.eye(2)]))
+    assert all(Fraction(low.lower[0, i]) <= outputs[i] <= -Fraction(low.lower[0, 2 + i]) for i in range(2))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_queries_against_exact_grids(seed: int, tmp_path: Path) -> None:
+    """A proof of HOLDS leaves no exact violation on a grid; a threshold below what the grid attains has no proof."""
+    network_file = random_mlp(tmp_path / "net.onnx", 2 * seed)
+    network = model.read(network_file)
+    axis = [Fraction(k, 4) for k in range(-4, 5)]
+    values = [exact.evaluate(network, [a, b])[0] for a in axis for b in axis]
+    least = min(values)
+    for shift, provable in ((Fraction(-3), None), (Fraction(0), False), (Fraction(1, 2), False)):
+        limit = float(least + shift) if shift else float(np.nextafter(float(least), np.inf))
+        claim = property_file(tmp_path / "p.vnnlib", [("-1", "1")] * 2, 2, f"(<= Y_0 {limit:.17f})")
+        out = tmp_path / "out.proof"
+        if provable is None:
+            assert evidence.write(out, network_file, claim).leaves == check(out, network_file, claim).leaves
+        else:
+            (region,) = read(claim, 2, 2)
+            tree = {"axis.0": np.array([-1], "<i4"), "cut.0": np.zeros(1)}
+            hashes = {"model": evidence.digest_of(network_file), "property": evidence.digest_of(claim)}
+            pack(out, {**hashes, "verdict": "holds", "arithmetic": "real"}, tree)
+            assert any(value <= region.limits[0] for value in values)
+            with pytest.raises(Refused):
+                check(out, network_file, claim)
+
+
+@pytest.fixture
+def proved(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A proof of several leaves, its model and property."""
+    network = random_mlp(tmp_path / "net.onnx", 4)
+    held = model.read(network)
+    box = np.array([[-1.0, -0.5]]), np.array([[1.0, 0.7]])
+    low = Bounds(held, *box).rows(held.output, np.eye(2)[:1]).lower[0, 0]
+    grid = [[Fraction(a, 10), Fraction(b, 10)] for a in range(-10, 11) for b in range(-5, 8)]
+    least = float(min(exact.evaluate(held, point)[0] for point in grid))
+    limit = least - 0.1 * (least - low)
+    claim = property_file(tmp_path / "p.vnnlib", BOX, 2, f"(and (<= Y_0 {limit:.6f}) (<= Y_1 1000))")
+    out = tmp_path / "out.proof"
+    assert evidence.write(out, network, claim).leaves > 1
+    assert check(out, network, claim).verdict == "holds"
+    return out, network, claim
+
+
+def test_changed_bytes_are_refused(proved: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Each byte of a proof's contents changed in turn: what is still accepted says the same."""
+    out, network, claim = proved
+    data, held = out.read_bytes(), unpack(out)
+    generator = np.random.default_rng(0)
+    changed = tmp_path / "changed.proof"
+    for place in generator.integers(0, len(data), 300).tolist():
+        changed.write_bytes(data[:place] + bytes([data[place] ^ int(generator.integers(1, 256))]) + data[place + 1 :])
+        try:
+            assert unpack(changed) == held  # dates and the like
+        except Refused:
+            continue
+    for end in range(0, len(data), 97):
+        changed.write_bytes(data[:end])
+        with pytest.raises(Refused):
+            check(changed, network, claim)
+
+
+def test_changed_claims_are_refused(proved: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Resealed with other numbers, as a forger would: every node turned into a leaf, lost, moved or cut elsewhere."""
+    out, network, claim = proved
+    manifest, arrays = unpack(out)
+    axis, cut = np.frombuffer(arrays["axis.0"], "<i4"), np.frombuffer(arrays["cut.0"], "<f8")
+    forged = tmp_path / "forged.proof"
+    inner = np.flatnonzero(axis >= 0).tolist()
+    trees = [(np.delete(axis, k), np.delete(cut, k)) for k in range(len(axis))]
+    for at in inner:
+        leaf, far, odd, outside = axis.copy(), cut.copy(), cut.copy(), axis.copy()
+        leaf[at], far[at], odd[at], outside[at] = -1, 5.0, np.nan, 2
+        trees += [(leaf, cut), (axis, far), (axis, odd), (outside, cut)]
+    trees += [(axis[:0], cut[:0]), (np.append(axis, -1), np.append(cut, 0.0)), (np.full(1, -1, "<i4"), np.zeros(1))]
+    for tree in trees:
+        pack(forged, manifest, {"axis.0": tree[0].astype("<i4"), "cut.0": tree[1]})
+        with pytest.raises(Refused):
+            check(forged, network, claim)
+    changes = [("model", "0" * 64), ("property", "0" * 64), ("verdict", "violated"), ("arithmetic", "float32")]
+    for key, value in [*changes, ("verdict", None), ("verdict", ["holds"])]:
+        pack(forged, {**manifest, key: value}, {"axis.0": axis, "cut.0": cut})
+        with pytest.raises(Refused):
+            check(forged, network, claim)
+
+
+def test_another_model_or_property_is_refused(proved: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    out, network, claim = proved
+    other = property_file(tmp_path / "other.vnnlib", BOX, 2, "(<= Y_0 -1000)")
+    with pytest.raises(Refused, match="another property"):
+        check(out, network, other)
+    with pytest.raises(Refused, match="another model"):
+        check(out, random_mlp(tmp_path / "other.onnx", 6), claim)
+
+
+def test_counterexamples(tmp_path: Path) -> None:
+    """On the boundary, decided by exact rationals; outside of the box by one unit in the last place, never."""
+    network = mlp(tmp_path / "net.onnx", [np.array([[3.0], [-1.0]]), np.eye(2)], [np.zeros(2), np.zeros(2)])
+    claim = property_file(tmp_path / "p.vnnlib", [("0", "0.1")], 2, "(<= Y_1 0.0)")
+    out = tmp_path / "out.proof"
+    evidence.write(out, network, claim, np.array([0.0625]))
+    assert check(out, network, claim).verdict == "violated"
+    with pytest.raises(Refused):
+        evidence.write(out, network, claim, np.array([0.1]))  # the float64 0.1 is more than the decimal
+    tight = property_file(tmp_path / "q.vnnlib", [("0", "0.1")], 2, "(<= Y_0 0.1875)")
+    evidence.write(out, network, tight, np.array([0.0625]))
+    assert check(out, network, tight).verdict == "violated"
+    with pytest.raises(Refused):
+        evidence.write(out, network, tight, np.array([np.nextafter(0.0625, 1)]))
+
+
+def test_what_is_beyond_the_checker_says_so(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sigmoid", ["x"], ["y"])]
+    with pytest.raises(Refused, match="Sigmoid"):
+        model.read(save(tmp_path / "net.onnx", nodes, {}, [1, 2], 2))
+
+
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_mlp(tmp_path / "net.onnx", 4)
+    bomb = tmp_path / "bomb.proof"
+    monkeypatch.setattr("verif.checker.proof.ENTRY_LIMIT", 1 << 20)
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", bytes(1 << 21))
+    with pytest.raises(Refused, match="larger"):
+        check(bomb, network, network)

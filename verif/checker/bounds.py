@@ -1,0 +1,209 @@
+"""Linear bounds with a proved rounding error: rows are pulled back through the steps in float64.
+
+Model of arithmetic: a sum of n products, in any order, fused or not, is off by at most gamma(n) times the sum of their
+sizes (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and where products underflow by no more
+than FLOOR in all. Each rounding is charged where it happens, as a change of one row times the largest size of the value
+that the row is on. Shape letters: B boxes, S rows, N numbers of a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from verif.checker.errors import Refused
+from verif.checker.network import Array, Network, Step
+
+UNIT = 2.0**-53
+LARGEST = 1e100  # sizes beyond which nothing is shown, so that FLOOR covers all underflow
+FLOOR = 1e-180
+SAFETY = (
+    1.001  # covers the rounding of the error terms themselves, sums of fewer than 1e9 numbers that are not negative
+)
+
+
+def gamma(count: int) -> float:
+    """The relative error of a sum of `count` products."""
+    return 1.01 * (count + 2) * UNIT
+
+
+@dataclass(frozen=True)
+class Range:
+    """Sound ends of a value's numbers, (B, N)."""
+
+    lower: Array
+    upper: Array
+
+    @property
+    def size(self) -> Array:
+        """Largest absolute values, (B, N)."""
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What a ReLU lies between: slope * z from below, upper * z + shift from above, each (B, N)."""
+
+    slope: Array
+    upper: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sound lower bounds of rows (B, S), and their slopes in the input (B, S, n), which are not bounds."""
+
+    lower: Array
+    slopes: Array
+
+
+class Bounds:
+    """The values of a network over boxes lower <= x <= upper, (B, n) each; ends are exact."""
+
+    def __init__(self, network: Network, lower: Array, upper: Array) -> None:
+        self.network = network
+        self.ranges: list[Range] = [Range(lower, upper)]
+        self.masses: list[Array] = [lower[:, :0]]
+        self.lines: dict[int, Lines] = {}
+        self._require(0)
+        for place, step in enumerate(network.steps[1:], 1):
+            self._visit(place, step)
+            self._require(place)
+
+    def _require(self, place: int) -> None:
+        held = self.ranges[place]
+        if not (held.size <= LARGEST).all():
+            raise Refused("values too large to be checked")
+
+    def _visit(self, place: int, step: Step) -> None:
+        """The range of a step's value; before a ReLU, by rows on its input where signs are open."""
+        first = self.ranges[step.sources[0]]
+        mass = first.lower[:, :0]
+        if step.op == "dense":
+            mass = first.size @ np.abs(step.matrix).T + np.abs(step.shift)
+            middle = first.lower / 2 + first.upper / 2
+            radius = first.upper / 2 - first.lower / 2
+            centre, spread = middle @ step.matrix.T + step.shift, radius @ np.abs(step.matrix).T
+            error = SAFETY * 3 * gamma(step.matrix.shape[1] + 3) * mass + FLOOR
+            found = Range(centre - spread - error, centre + spread + error)
+        elif step.op == "scale":
+            mass = first.size * np.abs(step.matrix) + np.abs(step.shift)
+            ends = np.stack([first.lower * step.matrix, first.upper * step.matrix])
+            error = SAFETY * gamma(2) * mass + FLOOR
+            found = Range(ends.min(0) + step.shift - error, ends.max(0) + step.shift + error)
+        elif step.op == "pick":
+            found = Range(first.lower[:, step.index], first.upper[:, step.index])
+        elif step.op == "add":
+            second = self.ranges[step.sources[1]]
+            error = SAFETY * gamma(2) * (first.size + second.size) + FLOOR
+            found = Range(first.lower + second.lower - error, first.upper + second.upper + error)
+        else:
+            first = self._tightened(step.sources[0])
+            self.lines[place] = relu_lines(first)
+            found = Range(np.maximum(first.lower, 0.0), np.maximum(first.upper, 0.0))
+        self.ranges.append(found)
+        self.masses.append(mass)
+
+    def _tightened(self, place: int) -> Range:
+        """The range of a ReLU's input, with rows for the numbers whose sign is open in some box."""
+        held = self.ranges[place]
+        open_ = np.flatnonzero(((held.lower < 0) & (held.upper > 0)).any(0))
+        if not len(open_) or not self.lines:
+            return held
+        unit = np.zeros((len(open_), held.lower.shape[1]))
+        unit[np.arange(len(open_)), open_] = 1.0
+        found = self.rows(place, np.concatenate([unit, -unit])).lower
+        low, high = found[:, : len(open_)], -found[:, len(open_) :]
+        lower, upper = held.lower.copy(), held.upper.copy()
+        lower[:, open_] = np.fmax(lower[:, open_], low)
+        upper[:, open_] = np.fmin(upper[:, open_], high)
+        # Both ends are sound: where they cross, the box is one number seen twice with errors.
+        self.ranges[place] = Range(np.minimum(lower, upper), np.maximum(lower, upper))
+        return self.ranges[place]
+
+    def rows(self, place: int, rows: Array) -> Rows:
+        """Lower bounds of rows (S, N) on the value of a step."""
+        sweep = Sweep(self, place, np.broadcast_to(rows, (len(self.ranges[0].lower), *rows.shape)))
+        return sweep.run(place)
+
+
+class Sweep:
+    """One pull of rows to the input: coefficients by step (B, S, N); bias, magnitude and error (B, S)."""
+
+    def __init__(self, bounds: Bounds, place: int, rows: Array) -> None:
+        self.bounds = bounds
+        self.terms: dict[int, Array] = {place: rows}
+        self.bias = np.zeros(rows.shape[:2])
+        self.magnitude = np.zeros(rows.shape[:2])
+        self.error = np.zeros(rows.shape[:2])
+
+    def run(self, place: int) -> Rows:
+        """Pull back to the input, and take the least over each box."""
+        for at in range(place, 0, -1):
+            if at in self.terms:
+                self._pull(at, self.bounds.network.steps[at], self.terms.pop(at))
+        box = self.bounds.ranges[0]
+        slopes = self.terms.get(0, np.zeros((*self.bias.shape, box.lower.shape[1])))
+        low = dot(np.maximum(slopes, 0.0), box.lower) + dot(np.minimum(slopes, 0.0), box.upper)
+        size = dot(np.abs(slopes), box.size)
+        terms = 2 * slopes.shape[2] + 4 * len(self.bounds.network.steps)
+        error = SAFETY * (self.error + gamma(terms) * (self.magnitude + size)) + FLOOR
+        error = np.where(self.magnitude + size <= LARGEST, error, np.inf)
+        with np.errstate(invalid="ignore"):
+            return Rows(np.nextafter(low + self.bias - error, -np.inf), slopes)
+
+    def _pull(self, at: int, step: Step, rows: Array) -> None:
+        size = self.bounds.ranges[step.sources[0]].size
+        if step.op == "dense":
+            absolute = np.abs(rows)
+            self.error += gamma(step.size) * dot(absolute, self.bounds.masses[at])
+            self._bias(rows @ step.shift, absolute @ np.abs(step.shift), step.size)
+            self._send(step.sources[0], rows @ step.matrix)
+        elif step.op == "scale":
+            self.error += gamma(2) * dot(np.abs(rows), self.bounds.masses[at])
+            self._bias(rows @ step.shift, np.abs(rows) @ np.abs(step.shift), step.size)
+            self._send(step.sources[0], rows * step.matrix)
+        elif step.op == "pick":
+            moved = np.zeros((*rows.shape[:2], size.shape[1]))
+            moved[..., step.index] = rows
+            self._send(step.sources[0], moved)
+        elif step.op == "add":
+            for source in step.sources:
+                self._send(source, rows)
+        else:
+            lines, minus = self.bounds.lines[at], np.minimum(rows, 0.0)
+            sent = np.maximum(rows, 0.0) * lines.slope[:, None] + minus * lines.upper[:, None]
+            self.error += gamma(2) * dot(np.abs(sent), size)
+            shift = dot(minus, lines.shift)
+            self._bias(shift, -shift, step.size)
+            self._send(step.sources[0], sent)
+
+    def _bias(self, value: Array, size: Array, count: int) -> None:
+        self.bias = self.bias + value
+        self.magnitude += size
+        self.error += gamma(count) * size
+
+    def _send(self, source: int, rows: Array) -> None:
+        if source in self.terms:
+            rows = self.terms[source] + rows
+            self.error += gamma(2) * dot(np.abs(rows), self.bounds.ranges[source].size)
+        self.terms[source] = rows
+
+
+def relu_lines(held: Range) -> Lines:
+    """Lines around max(z, 0) for z in a range; the shift is rounded up."""
+    lower, upper = np.minimum(held.lower, 0.0), np.maximum(held.upper, 0.0)
+    width = upper - lower
+    slope = np.clip(upper / np.where(width > 0, width, 1.0), 0.0, 1.0)
+    slope = np.where(held.lower >= 0, 1.0, np.where(held.upper <= 0, 0.0, slope))
+    # max(z, 0) - slope z is convex: it is largest at an end.
+    ends = np.maximum(-slope * lower, (1.0 - slope) * upper)
+    shift = np.where((held.lower >= 0) | (held.upper <= 0), 0.0, ends * (1.0 + 8 * UNIT) + FLOOR)
+    return Lines(np.where(upper > -lower, 1.0, 0.0) * (slope > 0), slope, shift)
+
+
+def dot(rows: Array, vector: Array) -> Array:
+    """rows (B, S, N) with vectors (B, N): (B, S)."""
+    found: Array = np.matmul(rows, vector[..., None])[..., 0]
+    return found

@@ -1,0 +1,39 @@
+"""Networks in exact rational numbers, for single points of small networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from verif.checker.errors import Refused
+from verif.checker.network import Array, Network, Step
+
+MOST = 300_000  # products
+
+
+def evaluate(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
+    """The outputs at a point."""
+    if sum(step.matrix.size for step in network.steps) > MOST:
+        raise Refused("the network is too large for exact arithmetic")
+    values = [list(point)]
+    for step in network.steps[1:]:
+        values.append(_value(step, [values[source] for source in step.sources]))
+    return values[network.output]
+
+
+def _value(step: Step, given: list[list[Fraction]]) -> list[Fraction]:
+    first = given[0]
+    if step.op == "dense":
+        return [combined(row, first) + Fraction(shift) for row, shift in zip(step.matrix, step.shift, strict=True)]
+    if step.op == "scale":
+        return [Fraction(f) * x + Fraction(s) for f, x, s in zip(step.matrix, first, step.shift, strict=True)]
+    if step.op == "pick":
+        return [first[index] for index in step.index]
+    if step.op == "add":
+        return [x + y for x, y in zip(first, given[1], strict=True)]
+    return [max(x, Fraction(0)) for x in first]
+
+
+def combined(row: Array, values: Sequence[Fraction]) -> Fraction:
+    """The sum of a row's floats times values."""
+    return sum((Fraction(float(row[place])) * values[place] for place in row.nonzero()[0].tolist()), Fraction(0))

@@ -1,0 +1,283 @@
+"""The checker's own ONNX reader: constants exactly as stored, and only ops whose real-number meaning is exact."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verif.checker.errors import Refused
+from verif.checker.network import DENSE_LIMIT, Array, Builder, Network, Step, convolution
+from verif.checker.wire import Message, inner, integers, message, one, signed, single, text
+
+FILE_LIMIT = 1 << 30
+TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 11: "<f8"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of the model: a constant array, or the place of a step with the shape (batch included) it stands for."""
+
+    shape: tuple[int, ...]
+    constant: Array | None = None
+    step: int = -1
+
+
+@dataclass
+class Node:
+    """One node: its op, inputs by name and attributes."""
+
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Any]
+
+    def ints(self, name: str, default: list[int]) -> list[int]:
+        """An attribute of integers."""
+        found = self.attributes.get(name, default)
+        return found if isinstance(found, list) else [found]
+
+    def int(self, name: str, default: int) -> int:
+        """An attribute of one integer."""
+        return int(self.ints(name, [default])[0])
+
+
+def contents(path: Path) -> bytes:
+    """A file's bytes, unpacked if its name ends in .gz, up to a limit."""
+    if path.stat().st_size > FILE_LIMIT:
+        raise Refused(f"{path.name} is larger than the checker reads")
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    with gzip.open(path) as stream:
+        data = stream.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise Refused(f"{path.name} is larger than the checker reads")
+    return data
+
+
+def read(path: Path) -> Network:
+    """The network in an ONNX file."""
+    try:
+        graph = inner(one(message(contents(path)), 7, b""))
+        return Reader().read(graph)
+    except (ValueError, IndexError, KeyError, OverflowError, OSError, EOFError) as error:
+        raise Refused(f"{path.name} could not be read: {error}") from None
+
+
+@dataclass
+class Reader:
+    """Follows the nodes of one graph."""
+
+    builder: Builder = field(default_factory=Builder)
+    values: dict[str, Value] = field(default_factory=dict)
+
+    def read(self, graph: Message) -> Network:
+        """The network of a graph with one input and one output."""
+        for item in graph.get(5, ()):
+            name, array = tensor(inner(item))
+            self.values[name] = Value(array.shape, array)
+        inputs = [inner(item) for item in graph.get(11, ())]
+        free = [item for item in inputs if text(one(item, 1, b"")) not in self.values]
+        outputs = graph.get(12, ())
+        if len(free) != 1 or len(outputs) != 1:
+            raise Refused("the checker reads models of one input and one output")
+        shape = dimensions(free[0])
+        size = count(shape)
+        self.values[text(one(free[0], 1, b""))] = Value(shape, step=self.builder.put(Step("input", size)))
+        for item in graph.get(1, ()):
+            found = node(inner(item))
+            self.values[found.outputs[0]] = self.visit(found)
+        last = self.values[text(one(inner(outputs[0]), 1, b""))]
+        if last.step < 0:
+            raise Refused("the output is constant")
+        return Network(tuple(self.builder.steps), last.step)
+
+    def visit(self, found: Node) -> Value:
+        """What one node gives."""
+        if len(found.outputs) != 1 and any(found.outputs[1:]):
+            raise Refused(f"{found.op} with several outputs is beyond the checker")
+        given = [self.values[name] for name in found.inputs if name]
+        if found.op == "Constant":
+            array = found.attributes["value"]
+            return Value(array.shape, array)
+        if found.op in ("Identity", "Dropout"):
+            return given[0]
+        if found.op in MOVES:
+            return self.move(found, given)
+        if found.op == "Relu" and given[0].step >= 0:
+            return Value(given[0].shape, step=self.builder.relu(given[0].step))
+        if found.op in ("Add", "Sub", "Mul"):
+            return self.arithmetic(found.op, given[0], given[1])
+        if found.op in ("Gemm", "MatMul"):
+            return self.product(found, given)
+        if found.op == "Conv":
+            return self.convolve(found, given)
+        raise Refused(f"the op {found.op} is beyond the checker")
+
+    def move(self, found: Node, given: list[Value]) -> Value:
+        """Ops that move numbers: done once on the numbers' places."""
+        source = given[0]
+        places = np.arange(count(source.shape)).reshape(source.shape) if source.constant is None else source.constant
+        moved = MOVES[found.op](found, places, given[1:])
+        if source.constant is not None:
+            return Value(moved.shape, moved)
+        return Value(moved.shape, step=self.builder.pick(source.step, moved.ravel()))
+
+    def arithmetic(self, op: str, first: Value, second: Value) -> Value:
+        """Sums, differences and products with constants; sums of two values."""
+        if first.constant is None and second.constant is None:
+            if op != "Add" or first.shape != second.shape:
+                raise Refused(f"{op} of two values is beyond the checker")
+            return Value(first.shape, step=self.builder.add(first.step, second.step))
+        value, other = (first, second) if first.constant is None else (second, first)
+        if value.constant is not None or other.constant is None:
+            raise Refused(f"{op} of two constants is beyond the checker")
+        shape = np.broadcast_shapes(value.shape, other.shape)
+        if count(shape) != count(value.shape):
+            raise Refused(f"{op} that repeats a value is beyond the checker")
+        held = np.broadcast_to(other.constant, shape).ravel().astype(np.float64)
+        factor, shift = np.ones_like(held), np.zeros_like(held)
+        if op == "Mul":
+            factor = held
+        elif op == "Add":
+            shift = held
+        elif value is first:
+            shift = -held
+        else:
+            factor, shift = -factor, held
+        return Value(shape, step=self.builder.scale(value.step, factor, shift))
+
+    def product(self, found: Node, given: list[Value]) -> Value:
+        """Gemm and MatMul with a constant matrix on the right."""
+        value, weights = given[0], given[1]
+        if value.constant is not None or weights.constant is None or len(weights.shape) != 2:
+            raise Refused(f"{found.op} is checked with a constant matrix on the right only")
+        if found.int("transA", 0) or any(found.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+            raise Refused("Gemm with factors is beyond the checker")
+        matrix: Array = weights.constant.astype(np.float64)
+        if not found.int("transB", 0):
+            matrix = matrix.T
+        rows = count(value.shape[:-1])
+        if value.shape[-1] != matrix.shape[1] or rows * rows * matrix.size > DENSE_LIMIT:
+            raise Refused(f"{found.op} whose shapes do not fit, or larger than the checker unfolds")
+        shape = (*value.shape[:-1], len(matrix))
+        shift: Array = np.zeros(shape)
+        if len(given) > 2:
+            if given[2].constant is None:
+                raise Refused("Gemm with a computed bias is beyond the checker")
+            shift = np.broadcast_to(given[2].constant.astype(np.float64), shape)
+        if rows > 1:
+            matrix = np.kron(np.eye(rows), matrix)
+        return Value(shape, step=self.builder.dense(value.step, matrix, shift.ravel()))
+
+    def convolve(self, found: Node, given: list[Value]) -> Value:
+        """2-D convolutions, unfolded."""
+        value, kernel = given[0], given[1].constant
+        if value.constant is not None or kernel is None or kernel.ndim != 4 or len(value.shape) != 4:
+            raise Refused("convolutions are checked on images, with constant kernels")
+        plain = found.attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+        if value.shape[0] != 1 or not plain or set(found.ints("dilations", [1])) != {1}:
+            raise Refused("this form of convolution is beyond the checker")
+        strides, pads = found.ints("strides", [1, 1]), found.ints("pads", [0, 0, 0, 0])
+        kernel = kernel.astype(np.float64)
+        matrix = convolution(kernel, value.shape[1:], strides, pads, found.int("group", 1))
+        height = (value.shape[2] + pads[0] + pads[2] - kernel.shape[2]) // strides[0] + 1
+        shape = (1, len(kernel), height, len(matrix) // len(kernel) // height)
+        shift = np.zeros(len(kernel))
+        if len(given) > 2:
+            if given[2].constant is None:
+                raise Refused("a convolution with a computed bias is beyond the checker")
+            shift = given[2].constant.astype(np.float64).ravel()
+        return Value(shape, step=self.builder.dense(value.step, matrix, shift.repeat(len(matrix) // len(kernel))))
+
+
+def _flatten(found: Node, x: Array, _: list[Value]) -> Array:
+    axis = found.int("axis", 1)
+    return x.reshape(count(x.shape[:axis]), -1)
+
+
+def _reshape(found: Node, x: Array, given: list[Value]) -> Array:
+    if given[0].constant is None or found.int("allowzero", 0):
+        raise Refused("Reshape to a computed shape is beyond the checker")
+    sizes = [int(size) for size in given[0].constant]
+    return x.reshape([x.shape[place] if size == 0 else size for place, size in enumerate(sizes)])
+
+
+def _transpose(found: Node, x: Array, _: list[Value]) -> Array:
+    return np.transpose(x, found.ints("perm", list(range(x.ndim))[::-1]))
+
+
+MOVES = {"Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose}
+
+
+def count(shape: tuple[int, ...]) -> int:
+    """Numbers in an array of this shape."""
+    total = 1
+    for size in shape:
+        total *= size
+    if not 0 < total <= DENSE_LIMIT:
+        raise Refused("a value without numbers, or larger than the checker takes")
+    return total
+
+
+def dimensions(value: Message) -> tuple[int, ...]:
+    """The shape that a value is declared with; sizes that are left open are 1."""
+    kind = inner(one(inner(one(value, 2, b"")), 1, b""))
+    if one(kind, 1, 0) not in (1, 11):
+        raise Refused("the checker reads models of float32 and float64")
+    sizes = []
+    for item in inner(one(kind, 2, b"")).get(1, ()):
+        size = inner(item).get(1)
+        sizes.append(signed(size[-1]) if size else 1)
+    if any(size < 1 for size in sizes):
+        raise Refused("an input without numbers")
+    return tuple(sizes)
+
+
+def tensor(found: Message) -> tuple[str, Array]:
+    """A constant and its name; data outside the file is refused."""
+    kind, shape = one(found, 2, 0), tuple(integers(found.get(1, ())))
+    if one(found, 14, 0) or found.get(13) or kind not in TYPES or any(size < 0 for size in shape):
+        raise Refused("a constant of a type that the checker does not read, or outside the file")
+    dtype = np.dtype(TYPES[int(kind)])
+    raw = one(found, 9, b"")
+    if isinstance(raw, bytes) and raw:
+        array = np.frombuffer(raw, dtype)
+    elif kind == 1:
+        packed = b"".join(item for item in found.get(4, ()) if isinstance(item, bytes))
+        array = np.frombuffer(packed, dtype)
+    elif kind == 11:
+        packed = b"".join(item for item in found.get(10, ()) if isinstance(item, bytes))
+        array = np.frombuffer(packed, dtype)
+    else:
+        array = np.array(integers(found.get(5 if kind == 6 else 7, ())), dtype)
+    if not np.isfinite(array).all():
+        raise Refused("a constant of the model is not finite")
+    return text(one(found, 8, b"")), array.reshape(shape)
+
+
+def node(found: Message) -> Node:
+    """One node of the graph."""
+    attributes: dict[str, Any] = {}
+    for item in found.get(5, ()):
+        held = inner(item)
+        attributes[text(one(held, 1, b""))] = _attribute(held)
+    names = [text(item) for item in found.get(1, ())], [text(item) for item in found.get(2, ())]
+    if one(found, 7, b"") not in (b"", b"ai.onnx"):
+        raise Refused("ops outside of ONNX are beyond the checker")
+    return Node(text(one(found, 4, b"")), *names, attributes)
+
+
+def _attribute(held: Message) -> Any:
+    if 8 in held:
+        return integers(held[8])
+    if 5 in held:
+        return tensor(inner(one(held, 5, b"")))[1]
+    if 4 in held:
+        return one(held, 4, b"")
+    if 2 in held:
+        return single(one(held, 2, b""))
+    return signed(one(held, 3, 0))

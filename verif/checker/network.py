@@ -1,0 +1,110 @@
+"""Networks as the checker sees them: a list of exact real-number steps from one flat input to one flat output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from verif.checker.errors import Refused
+
+Array = np.ndarray[Any, Any]
+DENSE_LIMIT = 40_000_000  # numbers in one matrix
+
+
+@dataclass(frozen=True)
+class Step:
+    """One value, flat. Its `op` says how it comes from the values `sources`:
+
+    input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); add (x + y); relu.
+    """
+
+    op: str
+    size: int
+    sources: tuple[int, ...] = ()
+    matrix: Array = field(default_factory=lambda: np.empty(0))
+    shift: Array = field(default_factory=lambda: np.empty(0))
+    index: Array = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Steps in the order of evaluation; the first is the input. `output` is the place of the output's step."""
+
+    steps: tuple[Step, ...]
+    output: int
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of the input."""
+        return self.steps[0].size
+
+    @property
+    def outputs(self) -> int:
+        """Numbers of the output."""
+        return self.steps[self.output].size
+
+
+@dataclass
+class Builder:
+    """Collects steps."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def put(self, step: Step) -> int:
+        """Add one step; its place."""
+        for array in (step.matrix, step.shift):
+            if not np.isfinite(array).all():
+                raise Refused("a constant of the model is not finite")
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def dense(self, source: int, matrix: Array, shift: Array) -> int:
+        """matrix @ x + shift."""
+        return self.put(Step("dense", len(shift), (source,), np.ascontiguousarray(matrix), shift))
+
+    def scale(self, source: int, factor: Array, shift: Array) -> int:
+        """factor * x + shift."""
+        return self.put(Step("scale", len(shift), (source,), factor, shift))
+
+    def pick(self, source: int, index: Array) -> int:
+        """x[index]."""
+        if np.array_equal(index, np.arange(self.steps[source].size)):
+            return source
+        if len(np.unique(index)) != len(index):
+            raise Refused("entries that are taken twice are beyond the checker")
+        return self.put(Step("pick", len(index), (source,), index=index))
+
+    def add(self, first: int, second: int) -> int:
+        """x + y."""
+        return self.put(Step("add", self.steps[first].size, (first, second)))
+
+    def relu(self, source: int) -> int:
+        """max(x, 0)."""
+        return self.put(Step("relu", self.steps[source].size, (source,)))
+
+
+def convolution(kernel: Array, shape: tuple[int, ...], strides: list[int], pads: list[int], groups: int) -> Array:
+    """The matrix (outputs, inputs) of a 2-D convolution of an image `shape` (C, H, W); kernel (O, C / groups, P, Q)."""
+    outputs, depth, high, wide = kernel.shape
+    channels, height, width = shape
+    if groups < 1 or channels != depth * groups or outputs % groups or min(strides) < 1 or min(pads) < 0:
+        raise Refused("a convolution whose shapes do not fit")
+    rows = (height + pads[0] + pads[2] - high) // strides[0] + 1
+    columns = (width + pads[1] + pads[3] - wide) // strides[1] + 1
+    if min(rows, columns) < 1 or outputs * rows * columns * channels * height * width > DENSE_LIMIT:
+        raise Refused("a convolution larger than the checker unfolds")
+    matrix = np.zeros((outputs, rows, columns, channels, height, width))
+    for p in range(high):
+        for q in range(wide):
+            for row in range(rows):
+                y = row * strides[0] + p - pads[0]
+                for column in range(columns):
+                    x = column * strides[1] + q - pads[1]
+                    if 0 <= y < height and 0 <= x < width:
+                        for group in range(groups):
+                            out = slice(group * outputs // groups, (group + 1) * outputs // groups)
+                            into = slice(group * depth, (group + 1) * depth)
+                            matrix[out, row, column, into, y, x] = kernel[out, :, p, q]
+    return matrix.reshape(outputs * rows * columns, -1)

@@ -1,0 +1,166 @@
+"""Proof files and their check.
+
+A proof is a zip: `manifest.json` (what is claimed, the hashes of both inputs and of every array), `seal` (the hash of
+the manifest), and arrays as raw little-endian numbers: `axis.K` and `cut.K`, the split tree of region K, or `point`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verif.checker import claims, exact, model, tree
+from verif.checker.bounds import Bounds
+from verif.checker.claims import Region, below
+from verif.checker.errors import Refused
+from verif.checker.network import Array, Network
+
+FORMAT = "verif proof 1"
+ENTRY_LIMIT = 1 << 30
+BATCH = 4_000_000  # numbers of one batch's largest value
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a proof shows in real arithmetic: the verdict, and how many leaves were refuted for it."""
+
+    verdict: str
+    leaves: int
+    bytes: int
+
+
+def check(proof: Path, model_file: Path, property_file: Path) -> Shown:
+    """Check a proof against both files; Refused where it does not show its claim."""
+    manifest, arrays = unpack(proof)
+    for name, path in (("model", model_file), ("property", property_file)):
+        if manifest.get(name) != digest_of(path):
+            raise Refused(f"the proof is of another {name}")
+    if manifest.get("format") != FORMAT or manifest.get("arithmetic") != "real":
+        raise Refused("a format or an arithmetic that the checker does not know")
+    network = model.read(model_file)
+    regions = claims.read(property_file, network.inputs, network.outputs)
+    verdict, size = manifest.get("verdict"), proof.stat().st_size
+    if verdict == "holds":
+        if set(arrays) != {f"{name}.{place}" for name in ("axis", "cut") for place in range(len(regions))}:
+            raise Refused("the proof does not have one tree for each region")
+        total = sum(
+            _refuted(network, region, _array(arrays[f"axis.{k}"], "<i4"), _array(arrays[f"cut.{k}"], "<f8"))
+            for k, region in enumerate(regions)
+        )
+        return Shown("holds", total, size)
+    if verdict != "violated" or set(arrays) != {"point"}:
+        raise Refused("the proof claims nothing that the checker knows")
+    if not violates(network, regions, _array(arrays["point"], "<f8")):
+        raise Refused("the point is not shown to be a counterexample")
+    return Shown("violated", 0, size)
+
+
+def unpack(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the arrays, all hashes compared."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names) or any(item.file_size > ENTRY_LIMIT for item in archive.infolist()):
+                raise Refused("entries twice, or larger than the checker reads")
+            entries = {name: archive.read(name) for name in names}
+        held = entries.pop("manifest.json")
+        if entries.pop("seal") != digest(held).encode():
+            raise Refused("the manifest was changed")
+        manifest = json.loads(held)
+    except (KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, RecursionError) as error:
+        raise Refused(f"this is no proof: {error}") from None
+    except Exception as error:  # zlib and zipfile raise what they like on garbage, and each of these is a refusal
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"this is no proof: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("entries") != {k: digest(v) for k, v in entries.items()}:
+        raise Refused("an array was changed")
+    return manifest, entries
+
+
+def pack(path: Path, manifest: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """Write a proof; it takes its name only when it is whole."""
+    entries = {name: array.tobytes() for name, array in arrays.items()}
+    held = json.dumps({**manifest, "format": FORMAT, "entries": {k: digest(v) for k, v in entries.items()}}).encode()
+    part = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in {"manifest.json": held, "seal": digest(held).encode(), **entries}.items():
+            archive.writestr(name, data)
+    part.replace(path)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """The hash of a file's contents (unpacked, where it ends in .gz)."""
+    try:
+        return digest(model.contents(path))
+    except (OSError, EOFError) as error:
+        raise Refused(f"{path.name} could not be read: {error}") from None
+
+
+def batch_of(network: Network, region: Region) -> int:
+    """Boxes that are bounded at once."""
+    widest = max(step.size for step in network.steps)
+    return max(1, min(1024, BATCH // (widest * max(2 * widest, len(region.rows)))))
+
+
+def violates(network: Network, regions: list[Region], point: Array) -> bool:
+    """Whether a point is in the unsafe set, shown by sound bounds or else exactly."""
+    if point.shape != (network.inputs,) or not np.isfinite(point).all():
+        return False
+    exactly = [Fraction(value) for value in point.tolist()]
+    inside = [r for r in regions if all(a <= x <= b for x, (a, b) in zip(exactly, r.exact, strict=True))]
+    bounds = Bounds(network, point[None], point[None])
+    for region in inside:
+        high = -bounds.rows(network.output, -region.rows).lower[0] if len(region.rows) else np.empty(0)
+        for clause in region.clauses:
+            if all(high[row] <= below(region.limits[row]) for row in clause):
+                return True
+    if not inside:
+        return False
+    outputs = exact.evaluate(network, exactly)
+    return any(
+        all(exact.combined(region.rows[row], outputs) <= region.limits[row] for row in clause)
+        for region in inside
+        for clause in region.clauses
+    )
+
+
+def _array(data: bytes, kind: str) -> Array:
+    if len(data) % np.dtype(kind).itemsize:
+        raise Refused("an array ends inside a number")
+    return np.frombuffer(data, kind)
+
+
+def _refuted(network: Network, region: Region, axis: Array, cut: Array) -> int:
+    """The number of leaves, all of them refuted."""
+    if axis.shape != cut.shape:
+        raise Refused("a tree whose arrays differ in length")
+    size, total = batch_of(network, region), 0
+    held: list[tree.Boxes] = []
+
+    def flush() -> None:
+        lower, upper = np.stack([low for low, _ in held]), np.stack([high for _, high in held])
+        if not (tree.gaps(network, region, lower, upper)[0] > 0).all():
+            raise Refused(f"one of the leaves {total - len(held)} to {total - 1} is not refuted")
+        held.clear()
+
+    for box in tree.leaves(region, axis, cut):
+        held.append(box)
+        total += 1
+        if len(held) == size:
+            flush()
+    if held:
+        flush()
+    return total
