@@ -9,7 +9,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env, Toml
 
 from cli.errors import UsageError
-from cli.options import LipschitzOptions, MonotoneOptions, Options, parse_networks
+from cli.options import AccuracyOptions, LipschitzOptions, MonotoneOptions, Options, parse_networks
 from verif import __version__
 
 _ABOUT = """Verify a neural network: a model and a property in, a verdict that was proved or replayed out.
@@ -223,3 +223,18 @@ def name() -> int:
     """Print the verifier's name."""
     print("verif")
     return 0
+
+
+@app.command
+def accuracy(model: Path, /, *, options: AccuracyOptions) -> int:
+    """Measure natural, attacked and certified accuracy on samples with labels, for one or several radii.
+
+    Parameters
+    ----------
+    model
+        The model (.onnx).
+    """
+    from cli.accuracy import accuracy as run
+
+    options.check()
+    return run(model, options)

@@ -131,6 +131,43 @@ class MonotoneOptions:
             raise UsageError("C104", "name at least one feature", help="--increasing age,debt --decreasing income")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AccuracyOptions:
+    """Flags of `verify accuracy`."""
+
+    data: Path
+    "Samples x and labels y (.npz)."
+    eps: str
+    "Radii, with commas: 0.01,0.02."
+    norm: Literal["inf", "2", "1"] = "inf"
+    "The norm in which radii are measured."
+    least: float | None = None
+    "The least value that an input number has; points below it do not count."
+    most: float | None = None
+    "The largest one."
+    results: Path | None = None
+    "Keep results in this file (.json); radii that are in it are not computed again."
+    picture: Path | None = None
+    "Write a picture (.svg) of the accuracies by radius."
+
+    def check(self) -> None:
+        """Raise UsageError where a value makes no sense."""
+        self.radii()
+
+    def radii(self) -> list[float]:
+        """The radii in rising order."""
+        try:
+            found = sorted({float(part) for part in self.eps.split(",")})
+        except ValueError:
+            found = [-1.0]
+        if not all(radius >= 0 and math.isfinite(radius) for radius in found):
+            raise UsageError(
+                "C103", f"--eps takes radii of at least 0 with commas, not '{self.eps}'", help="--eps 0.01,0.02"
+            )
+        return found
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
@@ -70,3 +70,32 @@ def _panel(one: Profile, name: str, left: float) -> str:
             text(left + _WIDTH, below, "middle", f"{last:.3g}"),
         ]
     )
+
+
+def accuracy_curve(found: Sequence[Mapping[str, float]]) -> str:
+    """Accuracy by radius: natural, attacked and certified, the undecided band between the last two in grey."""
+    last = max(one["radius"] for one in found) or 1.0
+
+    def place(radius: float, share: float) -> str:
+        return f"{_LEFT + _WIDTH * radius / last:.1f},{_TOP + _HEIGHT * (1 - share):.1f}"
+
+    def line(name: str) -> str:
+        return " ".join(place(one["radius"], one[name]) for one in found)
+
+    back = " ".join(place(one["radius"], one["certified"]) for one in reversed(found))
+    parts = [f'<polygon points="{line("attacked")} {back}" fill="#d0d7de"/>']
+    text = '<text x="{:.0f}" y="{:.0f}" text-anchor="{}">{}</text>'.format
+    for row, (name, colour) in enumerate((("natural", "#1f2328"), ("attacked", "#bc4c00"), ("certified", "#0969da"))):
+        parts.append(f'<polyline points="{line(name)}" stroke="{colour}" stroke-width="2" fill="none"/>')
+        marks = (place(one["radius"], one[name]).split(",") for one in found)
+        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in marks]
+        y = _TOP + 14 + 18 * row
+        parts.append(f'<circle cx="{_LEFT + _WIDTH + 20}" cy="{y - 4}" r="4" fill="{colour}"/>')
+        parts.append(text(_LEFT + _WIDTH + 30, y, "start", name))
+    below = _TOP + _HEIGHT + 18
+    parts += [text(_LEFT - 6, _TOP + 4, "end", "100 %"), text(_LEFT - 6, _TOP + _HEIGHT, "end", "0 %")]
+    parts += [text(_LEFT, below, "middle", "0"), text(_LEFT + _WIDTH, below, "middle", f"{last:.3g}")]
+    parts += [text(_LEFT + _WIDTH / 2, below, "middle", "radius"), text(_LEFT + _WIDTH / 2, 18, "middle", "accuracy")]
+    size = f"{_LEFT + _WIDTH + 110} {below + 14}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="13">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#ffffff"/>', *parts, "</svg>"]) + "\n"

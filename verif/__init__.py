@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from verif.properties import linear as linear, output_range as output_range, robustness as robustness
     from verif.query import Query as Query
     from verif.radius import Radius as Radius, radius as radius
-    from verif.training import Compiled as Compiled, around as around, compile as compile, margins as margins
+    from verif.training import (
+        Compiled as Compiled,
+        around as around,
+        compile as compile,
+        evaluate as evaluate,
+        margins as margins,
+    )
     from verif.verdict import Verdict as Verdict
     from verif.verify import Counterexample as Counterexample, Result as Result, verify as verify
 
@@ -54,6 +60,7 @@ _PUBLIC = {
     "certified_range": "verif.proofs",
     "function": "verif.functions",
     "grad": "verif.functions",
+    "evaluate": "verif.training",
     "linear": "verif.properties",
     "lipschitz": "verif.lipschitz",
     "load": "graphs.onnx",

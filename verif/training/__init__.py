@@ -7,6 +7,7 @@ lower = step.lower(around(x, eps), margins(labels, 10), "ibp")
 
 from __future__ import annotations
 
+from verif.training.accuracy import Accuracy as Accuracy, Judge as Judge, evaluate as evaluate
 from verif.training.compiled import Compiled as Compiled, Step as Step, compile as compile
 from verif.training.losses import (
     CCIBP as CCIBP,
