@@ -9,7 +9,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env, Toml
 
 from cli.errors import UsageError
-from cli.options import AccuracyOptions, LipschitzOptions, MonotoneOptions, Options, parse_networks
+from cli.options import AccuracyOptions, LipschitzOptions, MonotoneOptions, Options, ReportOptions, parse_networks
 from verif import __version__
 
 _ABOUT = """Verify a neural network: a model and a property in, a verdict that was proved or replayed out.
@@ -238,3 +238,20 @@ def accuracy(model: Path, /, *, options: AccuracyOptions) -> int:
 
     options.check()
     return run(model, options)
+
+
+_NO_REPORT = ReportOptions()
+
+
+@app.command
+def report(results: list[Path], /, *, options: ReportOptions = _NO_REPORT) -> int:
+    """Report what batches found: a summary on stdout, a page, and a file for a build server.
+
+    Parameters
+    ----------
+    results
+        Files that --results wrote, or the results.csv of another tool; of two files the differences are shown too.
+    """
+    from cli.summary import report as run
+
+    return run(results, options)

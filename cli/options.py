@@ -168,6 +168,19 @@ class AccuracyOptions:
         return found
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReportOptions:
+    """Flags of `verify report`."""
+
+    html: Path | None = None
+    "Write one self-contained page."
+    junit: Path | None = None
+    "Write JUnit's XML of the first file, for a build server."
+    markdown: Path | None = None
+    "Write the summary that is printed."
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
