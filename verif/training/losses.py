@@ -82,7 +82,8 @@ class FusedCrownIBP:
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         rows = margins(labels, step.count).to(step.clean.dtype)
-        least, most = step.lower(region, -rows, "ibp"), -step.lower(region, rows, "ibp")  # of -margin
+        least, most = step.lower(region, torch.cat([-rows, rows], 1), "ibp").chunk(2, 1)
+        most = -most  # of -margin
         most = torch.maximum(least, most)
         top = most.amax(1, keepdim=True).clamp(min=0).detach()  # taken off every exponent
         start, end = (least - top).exp(), (most - top).exp()
