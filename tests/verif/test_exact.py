@@ -239,3 +239,17 @@ def test_a_search_counts_what_is_left() -> None:
     assert search.left == 1
     assert list(search.run()) == []
     assert (search.left, search.done, search.unresolved) == (0, 1, 0)
+
+
+def test_the_exact_search_takes_turns_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the minimum boxes would be cut for long; linear programs decide it, above and below."""
+    monkeypatch.setattr("verif.alongside.AFTER", 0.0)
+    graph, region = mlp(3, (6, 7, 7, 1)), cube(6)
+    found = minimum(graph, region, torch.ones(1, dtype=torch.float64))
+    assert found is not None
+    for offset, verdict in ((-1e-5, Verdict.HOLDS), (1e-5, Verdict.VIOLATED)):
+        unsafe = linear(graph, region.lower[0], region.upper[0], [[1.0]], [found[0] + offset])
+        result = verify(graph, unsafe, timeout=60)
+        assert result.verdict is verdict
+        if verdict is Verdict.HOLDS:
+            assert "exact:" in result.strategy
