@@ -2,7 +2,8 @@
 
 Every case is one row (an atom of a clause) with signs that some neurons have; the bounds of all other values are those
 of the root. Cases are bounded many at a time, each with its own slopes and multipliers (Wang et al. 2021), in float32;
-what that refutes counts only when the same slopes and multipliers do so in float64.
+what that refutes counts only when the same slopes and multipliers do so in float64. A subtree that turns out hard is
+searched by itself: its signs tighten the bounds of everything behind them, and it starts again from these.
 Shape letters: N cases, S rows, D signs of the deepest case, n inputs.
 """
 
@@ -11,17 +12,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from relaxations import Interval
 from relaxations.kernels.cases import CaseSweep, Decided, Pace
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
-from verif.cases import Cases
+from verif.bounds.engine import OutOfTime
+from verif.cases import Cases, Groups
 from verif.rounding import of_terms
 
 ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
@@ -33,6 +36,9 @@ FIRST_BATCH, LARGEST_BATCH = 64, 4096
 STORE_BYTES = 1 << 31  # of open cases, and of what one batch makes
 ROW_COPIES = 30  # of a case's row on the input while its children are tried, two for each candidate, with their sizes
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
+KEPT = 1e-7  # above 0, so that a neuron that a base switches off keeps its place among the lines, and its multiplier
+DEEP = 10  # signs of the case that a subtree begins with
+MANY, ROOTS = 60, 1.0  # cases, and times of a root, that a subtree may take before it is called hard
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 
@@ -56,17 +62,22 @@ class SignSearch:
     deadline: float
     store_bytes: int = STORE_BYTES
     chance: torch.Generator | None = None
+    base: Cases | None = None
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
-    open: Cases = field(default_factory=lambda: Cases.of_rows(torch.empty(0), 0))
+    open: Cases = field(default_factory=Cases.none)
+    hard: Cases = field(default_factory=Cases.none)
+    groups: Groups = field(default_factory=lambda: Groups())
+    started: float = field(default_factory=time.monotonic)
+    rooted: float = 0.0
     points: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     def run(self) -> Iterator[None]:
         """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
         sweeps = self._root()
         yield
-        while len(self.open) and time.monotonic() < self.deadline:
+        while sweeps is not None and len(self.open) and time.monotonic() < self.deadline:
             begun = time.monotonic()
             batch = self._pop()
             found = self._bound(sweeps.quick, batch, ROUNDS)
@@ -76,30 +87,97 @@ class SignSearch:
             self.done += len(batch)
             batch.keep(found)
             self._branch(sweeps, batch, found)
+            self._part(batch)
             self._resize(len(batch), time.monotonic() - begun)
             yield
+        if not len(self.open):
+            yield from self._subtrees()
+
+    def _part(self, batch: Cases) -> None:
+        """Put subtrees that have taken long aside, to be searched from roots of their own."""
+        spent = time.monotonic() - self.started - self.rooted
+        most = max(MANY, ROOTS * self.rooted * self.done / max(spent, 1e-3))
+        self.open, late = self.groups.follow(batch, self.open, int(most), self.depth + DEEP)
+        self.hard = self.hard.joined(late)
+
+    @property
+    def depth(self) -> int:
+        """Signs that all cases have."""
+        return 0 if self.base is None else int(self.base.depth)
+
+    def _subtrees(self) -> Iterator[None]:
+        """Search what was put aside, one after the other; what there is no time for is open."""
+        self.open, self.hard = self.hard, Cases.none()
+        while len(self.open) and time.monotonic() < self.deadline:
+            base = self.open.where(torch.arange(1))
+            row, limit = self.rows[:, base.row], self.limit[base.row]
+            base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
+            search = replace(self._fresh(), rows=row, limit=limit, base=base)
+            try:
+                for _ in search.run():
+                    self.points = search.points
+                    yield
+            except OutOfTime:
+                return
+            self.done += search.done
+            self.unresolved += search.unresolved
+            if len(search.open):
+                return
+            self.open = self.open.where(torch.arange(1, len(self.open)))
+
+    def _fresh(self) -> SignSearch:
+        return SignSearch(
+            self.engine, self.box, self.rows, self.limit, self.deadline, self.store_bytes, chance=self.chance
+        )
 
     @property
     def lowest(self) -> float:
         """The lowest bound of an open case beyond its limit; inf where none is open."""
-        return float((self.open.bound - self.limit[self.open.row]).min()) if len(self.open) else math.inf
+        both = [cases for cases in (self.open, self.hard) if len(cases)]
+        return min((float((cases.bound - self.limit[cases.row]).min()) for cases in both), default=math.inf)
 
-    def _root(self) -> Sweeps:
-        """Bound all rows without signs."""
-        result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline)
+    def _within(self) -> dict[str, Interval] | None:
+        """What the base's signs say of values, by node."""
+        sweep = self.engine.tiles.sweep(self.engine.output, self.box.lower)
+        if self.base is None or sweep is None:
+            return None
+        limits: dict[str, Interval] = {}
+        for slot, entry, active in zip(*(held.tolist() for held in self.base.signs()[1:]), strict=True):
+            name = self.engine.graph[str(sweep.program.slots[slot].scalar)].inputs[0]
+            shape = (1, *self.engine.graph[name].shape)
+            free = torch.full(shape, math.inf, dtype=self.box.lower.dtype)
+            own = limits.setdefault(name, Interval(-free, free))
+            (own.lower if active else own.upper).view(-1)[entry] = 0.0 if active else KEPT
+        return limits
+
+    def _root(self) -> Sweeps | None:
+        """Bound all rows with the base's signs, or without any; None where there is nothing in the base."""
+        result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline, within=self._within())
+        if result.part is not None and bool(result.part.empty):
+            self.done += 1
+            return None
         exact = self.engine.cases(self.box, result, self.rows)
         if exact is None:
             raise ValueError("this network has no signs to split")
         sweeps = Sweeps(exact, exact.single(self.engine.graph))
-        self.open = cases = Cases.of_rows(result.lower[0], exact.choices)
+        self.open = cases = self._first(result.lower[0], exact.choices)
         pace = Pace(ROOT.last, seconds=self.deadline - time.monotonic())
-        found = exact.run(cases.row, cases.signs(), self.limit, pace)
+        found = exact.run(cases.row, cases.signs(), self.limit, pace, cases.chosen() if self.base else None)
+        self.rooted = time.monotonic() - self.started
         if found.complete:
             self.open = cases.where(torch.zeros(len(cases), dtype=torch.bool))
             self.done += len(cases)
             cases.keep(found)
             self._branch(sweeps, cases, found)
         return sweeps
+
+    def _first(self, bound: Tensor, choices: int) -> Cases:
+        """One case for each row; they have the base's signs and multipliers, whose lines are others than before."""
+        cases = Cases.of_rows(bound, choices)
+        if self.base is None:
+            return cases
+        held = {name: getattr(self.base, name) for name in ("slot", "entry", "active", "multiplier")}
+        return replace(cases, **held)
 
     def _bound(self, sweep: CaseSweep, cases: Cases, rounds: int, step: float = STEP) -> Decided:
         """Some more rounds for cases."""
@@ -130,7 +208,11 @@ class SignSearch:
         self._look(found, found.low - self.limit[batch.row], left)
         stuck = left & (found.slot[:, 0] < 0)
         # Their neurons all have their signs: multipliers alone can still decide them.
-        self.unresolved += int((~self._refuted(sweeps.exact, batch.where(stuck), LAST_ROUNDS, STEP)).sum())
+        last = batch.where(stuck)
+        last = last.where(~self._refuted(sweeps.exact, last, LAST_ROUNDS, STEP))
+        further = last.depth > self.depth  # from a root of their own they may still fall
+        self.hard = self.hard.joined(last.where(further))
+        self.unresolved += int((~further).sum())
         left &= ~stuck
         batch = batch.where(left)
         if len(batch):

@@ -43,7 +43,9 @@ def _lowest(graph: Graph, box: Box) -> float:
 def _search(graph: Graph, box: Box, limit: float, seconds: float, store: int = STORE_BYTES) -> tuple[bool, int]:
     """Whether the output was proved to exceed the limit, and in how many cases."""
     rows = torch.ones(1, 1, 1, dtype=torch.float64)
-    search = SignSearch(Engine(graph), box, rows, torch.tensor([limit]).double(), time.monotonic() + seconds, store)
+    search = SignSearch(
+        Engine(graph), box, rows, torch.tensor([limit], dtype=torch.float64), time.monotonic() + seconds, store
+    )
     for _ in search.run():
         assert search.points.shape[1] == 30
     return not len(search.open) and not search.unresolved, search.done
@@ -86,3 +88,20 @@ def test_no_time_proves_nothing() -> None:
 def test_only_networks_of_relus_have_signs(activation: str, found: bool) -> None:
     box = Box(torch.zeros(1, 30).double(), torch.ones(1, 30).double())
     assert Engine(_network(0, activation)).has_signs(box) is found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_subtrees_with_roots_of_their_own_prove_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every subtree of two signs is called hard after one case, and again inside."""
+    for name, value in (("DEEP", 2), ("MANY", 1), ("ROOTS", 0.0)):
+        monkeypatch.setattr(f"verif.signs.{name}", value)
+    roots = []
+    root = SignSearch._root
+    monkeypatch.setattr(SignSearch, "_root", lambda self: (roots.append(self.depth), root(self))[1])
+    graph = _network(seed)
+    center = torch.rand(1, 30, generator=torch.Generator().manual_seed(seed)).double()
+    box = Box(center - 1.0, center + 1.0)
+    lowest, bound = _lowest(graph, box), float(crown(graph, box))
+    assert not _search(graph, box, lowest + 1e-9, 1.0)[0]
+    assert _search(graph, box, lowest - 0.1 * (lowest - bound), 30.0)[0]
+    assert max(roots) >= 2

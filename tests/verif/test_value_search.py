@@ -62,7 +62,7 @@ def test_the_minimum_is_the_border(name: str, chance: int | None) -> None:
     assert bound < lowest
     draw = None if chance is None else torch.Generator().manual_seed(chance)
     for limit, seconds, provable in ((lowest + 1e-9, 0.5, False), (lowest - 0.9 * (lowest - bound), 20.0, True)):
-        asked = torch.tensor([limit]).double()
+        asked = torch.tensor([limit], dtype=torch.float64)
         search = ValueSearch(Engine(graph), box, _row(graph), asked, time.monotonic() + seconds, chance=draw)
         try:
             for _ in search.run():
@@ -78,7 +78,7 @@ def test_few_at_once_changes_no_bound() -> None:
     graph = GRAPHS["tanh"]()
     box = _region(graph, 0.15)
     lowest, bound = _lowest(graph, box), float(crown(graph, box)[0, 0])
-    limit, found = torch.tensor([0.5 * (lowest + bound)]).double(), []
+    limit, found = torch.tensor([0.5 * (lowest + bound)], dtype=torch.float64), []
     for most in (1, 64):
         search = ValueSearch(Engine(graph), box, _row(graph), limit, math.inf, most, batch=1)
         steps = search.run()
