@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import io
 import sys
 import time
@@ -37,6 +38,18 @@ class Instance:
         models = dict.fromkeys(stem(Path(file)) for _, file in self.networks) or [stem(Path(self.onnx))]
         return f"{', '.join(models)} x {stem(Path(self.vnnlib))}"
 
+    def digest(self) -> str:
+        """SHA-256 of the contents of its files, in hexadecimal; a file that cannot be read counts as absent."""
+        whole = hashlib.sha256()
+        for name, file in [*(self.networks or [("", self.onnx)]), ("", self.vnnlib)]:
+            whole.update(f"{len(name)}:{name}".encode())
+            try:
+                with (self.folder / file).open("rb") as source:
+                    whole.update(hashlib.file_digest(source, "sha256").digest())
+            except OSError:
+                whole.update(b"absent")
+        return whole.hexdigest()
+
 
 def batch(path: Path, extra: Path | None, options: Options) -> int:
     """`verify INSTANCES.csv --results results.csv`; returns the worst exit code (2, 1, 4, 3, 0)."""
@@ -53,9 +66,15 @@ def batch(path: Path, extra: Path | None, options: Options) -> int:
         import verif.verify  # noqa: F401  (its time belongs to the start, not to the first row)
     if options.results is None:
         return _run(instances, [], None, options)
+    files.require_writable(_digests(options.results))
     done = _resume(options.results, path, instances)
-    with options.results.open("a", newline="") as sink:
-        return _run(instances[len(done) :], done, sink, options)
+    with options.results.open("a", newline="") as rows, _digests(options.results).open("a") as digests:
+        return _run(instances[len(done) :], done, (rows, digests), options)
+
+
+def _digests(results: Path) -> Path:
+    """The file beside the results that has the digest of each row's files, a line each."""
+    return results.with_name(f"{results.name}.sha256")
 
 
 def read_instances(path: Path) -> Iterator[Instance]:
@@ -93,40 +112,53 @@ def _networks(cell: str, where: str) -> tuple[tuple[str, str], ...]:
 
 
 def _resume(results: Path, path: Path, instances: list[Instance]) -> list[str]:
-    """Words of the rows that an earlier run finished; a row torn by its end is cut off."""
+    """Words of the rows that an earlier run finished; a row torn by its end is cut off.
+
+    A row counts for the files that it was decided from: changed ones are refused, else an old verdict would stand for
+    a new network.
+    """
     if not results.exists():
+        _digests(results).unlink(missing_ok=True)
         return []
     text = results.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     rows = list(csv.reader(io.StringIO(whole)))
+    digests = _digests(results).read_text().splitlines() if _digests(results).exists() else []
     for number, row in enumerate(rows):
         expected = instances[number] if number < len(instances) else None
-        if len(row) != 6 or expected is None or row[1:3] != [expected.onnx, expected.vnnlib]:
+        named = expected is not None and row[1:3] == [expected.onnx, expected.vnnlib]
+        same = expected is not None and digests[number : number + 1] == [expected.digest()]
+        if len(row) != 6 or not named or not same:
+            kept = f"its files have changed, or {_digests(results)} does not say which files it was decided from"
             raise UsageError(
                 "C110",
                 f"the results are not those of {path}",
                 where=f"{results}:{number + 1}",
+                notes=[kept] if len(row) == 6 and named else [],
                 help="give another --results file, or remove this one to start again",
             )
     if whole != text:
         files.write(results, whole)
+    files.write(_digests(results), "".join(f"{digest}\n" for digest in digests[: len(rows)]))
     if rows:
         print(f"continuing after {len(rows)} of {len(instances)} instances", file=sys.stderr)
     return [row[4] for row in rows]
 
 
-def _run(instances: list[Instance], done: list[str], sink: IO[str] | None, options: Options) -> int:
+def _run(instances: list[Instance], done: list[str], sinks: tuple[IO[str], IO[str]] | None, options: Options) -> int:
     codes = [verdict.exit_code for word in done for verdict in Verdict if verdict.vnncomp == word]
     for instance in instances:
+        digest = instance.digest() if sinks is not None else ""
         code, row = _one(instance, options)
         if code == INTERRUPTED:
             return INTERRUPTED
         codes.append(code)
-        if sink is not None:
+        if sinks is not None:
             line = io.StringIO()
             csv.writer(line, lineterminator="\n").writerow(row)
-            sink.write(line.getvalue())
-            sink.flush()
+            for sink, text in zip(sinks[::-1], (f"{digest}\n", line.getvalue()), strict=True):  # the row comes last
+                sink.write(text)
+                sink.flush()
     counts = Counter(next(v.label for v in Verdict if v.exit_code == code) for code in codes)
     if not options.quiet:
         print(", ".join(f"{counts[v.label]} {v.label}" for v in Verdict if counts[v.label]) or "no instances")

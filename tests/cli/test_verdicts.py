@@ -120,14 +120,36 @@ def test_batch(small: Path, capsys: Capture) -> None:
 
 def test_a_batch_goes_on_where_it_stopped(small: Path, capsys: Capture) -> None:
     (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\nmodel.onnx,violated.vnnlib,60\n")
-    done = "c,model.onnx,holds.vnnlib,0.0,unsat,1.5\n"
+    assert run(["instances.csv", "--results", "results.csv"]) == 1
+    done = (small / "results.csv").read_text().splitlines(keepends=True)[0]
     (small / "results.csv").write_text(done + "c,model.onnx,viol")
+    capsys.readouterr()
     assert run(["instances.csv", "--results", "results.csv"]) == 1
     out, err = capsys.readouterr()
     assert err == "continuing after 1 of 2 instances\n"
     assert out.splitlines()[-1] == "1 holds, 1 violated"
     rows = (small / "results.csv").read_text().splitlines(keepends=True)
     assert rows[0] == done and len(rows) == 2
+    assert run(["instances.csv", "--results", "results.csv"]) == 1
+    assert capsys.readouterr().err == "continuing after 2 of 2 instances\n"
+
+
+@pytest.mark.parametrize("changed", ["model.onnx", "asked.vnnlib", "results.csv.sha256"])
+def test_a_batch_does_not_keep_verdicts_of_changed_files(changed: str, small: Path, capsys: Capture) -> None:
+    (small / "asked.vnnlib").write_text((small / "holds.vnnlib").read_text())
+    (small / "instances.csv").write_text("model.onnx,asked.vnnlib,60\n")
+    assert run(["instances.csv", "--results", "results.csv"]) == 0
+    capsys.readouterr()
+    if changed == "model.onnx":
+        model(small / changed, bias=1.0)  # y reaches 3: no longer below 2.5
+    elif changed == "asked.vnnlib":
+        (small / changed).write_text((small / "violated.vnnlib").read_text())
+    else:
+        (small / changed).unlink()
+    assert run(["instances.csv", "--results", "results.csv"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error[C110]: the results are not those of instances.csv\n  --> results.csv:1\n  note: ")
 
 
 def test_results_of_another_batch(small: Path, capsys: Capture) -> None:
