@@ -230,6 +230,27 @@ def test_tightened_intervals_hold_and_are_tighter(seed: int) -> None:
     assert (late.lower == made.lower).all() and (late.upper == made.upper).all()
 
 
+def test_signs_that_tightening_decides_refute_no_point() -> None:
+    builder = GraphBuilder()
+    value = builder.input("x", (1,))
+    for weight, bias in ([[[1.0], [-1.0], [1.0]], [0.0, 0.0, 2.0]], [[[1.0, 1.0, -0.5]], [1.125]]):
+        params = {"weight": torch.tensor(weight).double(), "bias": torch.tensor(bias).double()}
+        value = builder.add("relu", [builder.add("linear", [value], params)])
+    graph = builder.build([value])  # |x| - x / 2 + 1 / 8, which a pass does not know to be positive
+    made = program(graph, Engine(graph).bound(cube(1)).intervals)
+    assert made is not None and made.lower[made.before[-1]] < 0
+    tight = tighten(made, np.arange(len(made.before)), math.inf)
+    assert 0.0 < tight.lower[tight.before[-1]] <= 0.125
+    triangles, count = tight.triangles(), len(tight.before)
+    for x in np.linspace(-1.0, 1.0, 21):
+        assert (triangles.rows @ tight.values(np.array([x])) <= triangles.at + 1e-12).all()
+    held = np.zeros(3 * count)
+    held[[count - 1, 3 * count - 1]] = 1.0  # z <= h and h <= z - l say together that l <= 0
+    nothing = Multipliers(np.zeros(1), np.zeros(len(tight.equal_at)), held)
+    objective = Objective(tight.outputs.rows, tight.outputs.offset, tight.outputs.size)
+    assert bound(tight, triangles, Node.root(tight, triangles), objective, nothing) <= 0
+
+
 def test_a_search_counts_what_is_left() -> None:
     graph = mlp(0, (4, 8, 8, 1))
     unsafe = linear(graph, cube(4).lower[0], cube(4).upper[0], [[1.0]], [-100.0])

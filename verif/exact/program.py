@@ -120,7 +120,8 @@ class Program:
         chord = h - sparse.csr_array((slope, (each, self.before)), shape)
         rows = sparse.vstack([z - h, chord, h - z], format="csr")
         size = 3 * (np.abs(low) + np.abs(high))
-        return Triangles(rows, np.concatenate([0 * one, bias, -low]), np.tile(size, 3))
+        deepest = np.maximum(-low, 0.0)  # h - z = max(-z, 0), which is 0 and not negative where l > 0
+        return Triangles(rows, np.concatenate([0 * one, bias, deepest]), np.tile(size, 3))
 
 
 @dataclass
