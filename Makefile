@@ -34,8 +34,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 demo: $(VENV)/.run  ## verify a network of cases/ and print the verdict
 	@$(BIN)/verify cases/collision/model.onnx cases/collision/head_on_is_never_clear.vnnlib
 
-test: lint  ## lint, types, layers, then every test
-	@$(BIN)/python -m pytest
+test: lint  ## lint, types, layers, then every test, on every core
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.dev  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .
