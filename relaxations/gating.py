@@ -16,10 +16,10 @@ from torch import Tensor
 
 from relaxations.envelopes import sigmoid_above
 from relaxations.exponentials import Terms, others_logsumexp, shifted
-from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side
+from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side, others
 from relaxations.maximum import MaximumRule
-from relaxations.planes import Picks, ordered, shapes_of
-from relaxations.products import middle
+from relaxations.planes import Picks, Plane, ordered, shapes_of
+from relaxations.products import middle, quotient_planes
 from relaxations.rule import Call, Interval, rule
 from relaxations.shares import Product, smaller, tangents
 from relaxations.softmax import logits, out_of_reach, softmax_below
@@ -96,6 +96,45 @@ class GateRule(LaneRule):
         near = out_of_reach(near, ~never)
         lower = softmax_below(near, middle(near)[0]).touching(at, hull, hull.lower)
         return LaneRelaxation(lanes, lower.or_constant(sure, hull.lower), upper.or_constant(~never, hull.upper))
+
+
+@rule("shares")
+class SharesRule(LaneRule):
+    """x_i / (sum of x + eps) for x >= 0 (ends below 0 are cut): exact interval, planes of a quotient by the sum."""
+
+    def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
+        """Each entry at one end, the others at the opposite ones."""
+        lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
+        hull = self._hull(lanes.interval(inputs[0]), call.attrs["eps"])
+        return Interval(lanes.join(hull.lower), lanes.join(hull.upper))
+
+    @staticmethod
+    def _hull(x: Interval, eps: float) -> Interval:
+        low, high = (end.clamp(min=0) for end in x)
+        least, most = low / (low + others(high) + eps), high / (high + others(low) + eps)
+        return ordered(torch.where(least.isfinite(), least, 0), torch.where(most.isfinite(), most, 1))
+
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> LaneRelaxation:
+        """The planes of x / S for S between the sums of the ends, where they are not worse at the midpoint."""
+        lanes, eps = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],)), call.attrs["eps"]
+        given = lanes.interval(inputs[0])
+        hull, x = self._hull(given, eps), Interval(*(end.clamp(min=0) for end in given))
+        total = Interval(*(end.sum(-1, keepdim=True).expand_as(end) + eps for end in x))
+        below, above = quotient_planes(x, total)
+        at, whole = middle(x)[0], middle(total)[0]
+        tiny = 4 * torch.finfo(at.dtype).eps  # where x is 0, nothing but the rounding of the bias is left
+        lower, upper = (
+            Side(slope, value, ((left, torch.ones_like(at)),)).touching(at, hull, end)
+            for (slope, left), value, end in (
+                (below.slopes, below.at((at, whole)) - tiny * _size(below, at, whole), hull.lower),
+                (above.slopes, above.at((at, whole)) + tiny * _size(above, at, whole), hull.upper),
+            )
+        )
+        return LaneRelaxation(lanes, lower, upper)
+
+
+def _size(plane: Plane, x: Tensor, y: Tensor) -> Tensor:
+    return plane.slopes[0].abs() * x + plane.slopes[1].abs() * y
 
 
 @rule("top_k")

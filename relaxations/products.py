@@ -132,9 +132,7 @@ class DivRule(Rule):
         nx = Interval(torch.where(turn, -x.upper, x.lower), torch.where(turn, -x.lower, x.upper))
         ny = Interval(torch.where(turn, -y.upper, y.lower), torch.where(turn, -y.lower, y.upper))
         ny = Interval(torch.where(known, ny.lower, 1), torch.where(known, ny.upper, 1))
-        below = _quotient_below(nx, ny)
-        above = _quotient_below(Interval(-nx.upper, -nx.lower), ny)  # x / y = -((-x) / y)
-        above = Plane((above.slopes[0], -above.slopes[1]), -above.bias)
+        below, above = quotient_planes(nx, ny)
         unknown = Plane((torch.zeros_like(flip),) * 2, torch.full_like(flip, torch.nan))
         turned = [Plane(tuple(s * flip for s in p.slopes), p.bias).choose(known, unknown) for p in (below, above)]
         return Planes.of(turned[0], turned[1], hull, shapes_of(inputs))
@@ -142,6 +140,12 @@ class DivRule(Rule):
     def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
         """Numerators that vary with their denominators; every denominator that varies."""
         return both_vary(inputs)[0], inputs[1].width != 0
+
+
+def quotient_planes(x: Interval, y: Interval) -> tuple[Plane, Plane]:
+    """Planes below and above x / y for y > 0."""
+    above = _quotient_below(Interval(-x.upper, -x.lower), y)  # x / y = -((-x) / y)
+    return _quotient_below(x, y), Plane((above.slopes[0], -above.slopes[1]), -above.bias)
 
 
 def _quotient_below(x: Interval, y: Interval) -> Plane:

@@ -42,7 +42,7 @@ class ArgMaxRule(Rule):
     @staticmethod
     def _may(call: Call, x: Interval) -> tuple[Tensor, int]:
         """Which entries may be chosen: none before (or, for the last of equals, behind) reaches them for certain."""
-        axis = int(call.attrs["axis"]) + 1
+        axis = int(call.attrs.get("axis", x.lower.dim() - 2)) + 1
         low, high = x.lower.movedim(axis, -1), x.upper.movedim(axis, -1)
         if call.attrs.get("last", False):
             low, high = low.flip(-1), high.flip(-1)
@@ -50,6 +50,16 @@ class ArgMaxRule(Rule):
         before = torch.cat([none, low.cummax(-1).values[..., :-1]], -1)
         may = ~(high <= before) & ~(high < low.amax(-1, keepdim=True))  # an unknown (NaN) end excludes nothing
         return (may.flip(-1) if call.attrs.get("last", False) else may).movedim(-1, axis), axis
+
+
+@rule("codebook")
+class CodebookRule(ArgMaxRule):
+    """A row of a table at the first position of the maximum."""
+
+    def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
+        """The hull of the rows that may be chosen; exact."""
+        may, table = self._may(call, inputs[0])[0].unsqueeze(-1), call.params["table"]
+        return Interval(torch.where(may, table, torch.inf).amin(-2), torch.where(may, table, -torch.inf).amax(-2))
 
 
 @rule("where")

@@ -1,7 +1,7 @@
-"""Certified losses: the largest cross-entropy that bounds of the logits allow, for softmax and StableMax.
+"""Certified losses: the largest that bounds of the logits allow: cross-entropies of softmax and StableMax, comp-sum and
+spherical losses.
 
-Shape letters: B samples, K classes. Losses are in nats, one a sample, exact over boxes of logits, and
-differentiable.
+Shape letters: B samples, K classes. Losses are one a sample and differentiable; cross-entropies are in nats.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphs import GraphBuilder
 from graphs.ops.scalar import signed_log
+from relaxations import RULES, Call, Interval
+from relaxations.norms import squares
 
 
 def worst_logits(lower: Tensor, upper: Tensor, label: Tensor) -> Tensor:
@@ -51,3 +54,34 @@ def stablemax_cross_entropy_of_margins(lower: Tensor, upper: Tensor, label: Tens
     inside = log_ratio(torch.minimum(torch.maximum(margins / 2, low), high))
     found = torch.minimum(torch.where(margins >= 0, ends, inside), signed_log(upper) - signed_log(low))
     return torch.where(own, 0, found).logsumexp(1)
+
+
+def comp_sum(margins: Tensor, tau: float) -> Tensor:
+    """The largest comp-sum loss (Mao, Mohri and Zhong 2023, arXiv 2304.07288) where the label's logit exceeds the
+    others' by at least margins (B, K - 1): (B,), exact.
+
+    With p the label's softmax share it is (p^(tau - 1) - 1) / (1 - tau): tau = 0 the sum of exponentials, 1 the
+    cross-entropy, 1 + q the generalised cross-entropy (1 - p^q) / q (Zhang and Sabuncu 2018), 2 the absolute error.
+    """
+    log_p = -cross_entropy_of_margins(margins)
+    return -log_p if tau == 1 else torch.expm1((tau - 1) * log_p) / (1 - tau)
+
+
+def spherical_cross_entropy(lower: Tensor, upper: Tensor, label: Tensor, eps: float = 1e-6) -> Tensor:
+    """The largest -log((x_y^2 + eps) / sum of (x_j^2 + eps)) over boxes of logits (B, K): (B,), exact (de Brebisson and
+    Vincent 2016, arXiv 1511.05042, the spherical softmax).
+    """
+    square = squares(Interval(lower, upper))
+    logs = Interval(*((end + eps).log() for end in square))
+    return F.cross_entropy(worst_logits(*logs, label), label, reduction="none")
+
+
+def z_loss(lower: Tensor, upper: Tensor, label: Tensor, a: float = 0.1, b: float = 10.0, eps: float = 1e-6) -> Tensor:
+    """An upper bound of the Z-loss softplus(a (b - z_y)) / a, z the logits (B, K) minus their mean over the root of
+    their variance and eps: (B,) (de Brebisson and Vincent 2016, arXiv 1604.08859, the spherical family).
+    """
+    graph = GraphBuilder()
+    normed = graph.add("layer_norm", [graph.input("x", lower.shape[1:])], attrs={"axes": (0,), "eps": eps})
+    built = graph.build([normed])
+    z = RULES["layer_norm"].interval(Call.of(built, built[normed]), [Interval(lower, upper)])
+    return F.softplus(a * (b - z.lower.gather(1, label.unsqueeze(1))[:, 0])) / a

@@ -24,9 +24,12 @@ class Var:
 
 @dataclass(frozen=True)
 class Live:
-    """A tensor that does not depend on the input; `now()` is what it is today, after whatever an optimiser did."""
+    """A tensor that does not depend on the input; `now()` is what it is today, after whatever an optimiser did.
+    Nothing changes one that is `fixed`.
+    """
 
     now: Callable[[], Tensor]
+    fixed: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,7 +38,17 @@ class Live:
 
     def then(self, function: Callable[[Tensor], Tensor]) -> Live:
         """A function of it."""
-        return Live(lambda: function(self.now()))
+        return Live(lambda: function(self.now()), self.fixed)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Positions of the k largest entries of a value along an axis, which is kept."""
+
+    source: Var
+    k: int
+    axis: int
+    keepdim: bool = True
 
 
 Value = Any  # Var, Live or a plain Python value
@@ -100,7 +113,13 @@ class Context:
 
     def tensor(self, value: Live | float) -> Live:
         """A constant of the module's precision."""
-        return value if isinstance(value, Live) else Live(lambda: torch.tensor(float(value), dtype=self.dtype))
+        return value if isinstance(value, Live) else Live(lambda: torch.tensor(float(value), dtype=self.dtype), True)
+
+    @property
+    def moving(self) -> frozenset[str]:
+        """The constants of the graph that training changes."""
+        today = (name for part in self.today for name in (part.factor, getattr(part, "offset", part.factor)))
+        return frozenset({*(name for name, live in self.live.items() if not live.fixed), *today})
 
 
 CONVERTERS: dict[str, Callable[..., Any]] = {}

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from graphs.errors import GraphError
-from graphs.exported import layers as layers, pointwise as pointwise, shapes as shapes
-from graphs.exported.context import CONVERTERS, Context, Live, Var
+from graphs.exported import layers as layers, pointwise as pointwise, selections as selections, shapes as shapes
+from graphs.exported.context import CONVERTERS, Context, Live, Ranked, Var
 from graphs.exported.today import BatchNorm, Dropout
 from graphs.ir import Graph
+from graphs.passes.composites import recognise_composites
+from graphs.passes.dead import drop_dead
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -41,7 +43,11 @@ def import_module(module: nn.Module, example: Tensor) -> Imported:
     graph op; both name the module's path.
     """
     program = _exported(module, example[:1])
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers()), **program.constants}
+    tensors = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+        **program.constants,
+    }
     signature = program.graph_signature
     named = {
         **signature.inputs_to_parameters,
@@ -51,7 +57,10 @@ def import_module(module: nn.Module, example: Tensor) -> Imported:
     ctx, values = Context(dtype=example.dtype, training=module.training), dict[str, Any]()
     for node in program.graph.nodes:
         if node.op == "placeholder":
-            values[node.name] = _live(tensors[named[node.name]]) if node.name in named else _input(ctx, node, example)
+            fixed = named.get(node.name) in program.constants
+            values[node.name] = (
+                _live(tensors[named[node.name]], fixed) if node.name in named else _input(ctx, node, example)
+            )
         elif node.op == "call_function":
             values[node.name] = _converted(ctx, node, values)
         elif node.op == "output":
@@ -59,7 +68,8 @@ def import_module(module: nn.Module, example: Tensor) -> Imported:
             if not outputs:
                 raise GraphError("G211", "the module's output does not depend on its input")
             flat = ctx.emit("reshape", outputs[0], shape=(math.prod(outputs[0].shape),))
-            return Imported(ctx.builder.build([flat.name]), ctx.live, tuple(ctx.today), tuple(example.shape[1:]))
+            graph = drop_dead(recognise_composites(ctx.builder.build([flat.name]), ctx.moving))
+            return Imported(graph, ctx.live, tuple(ctx.today), tuple(example.shape[1:]))
     raise GraphError("G211", "the exported program has no output")
 
 
@@ -102,7 +112,7 @@ def _converted(ctx: Context, node: Node, values: dict[str, Any]) -> Any:
     named = {key: _resolved(x, values) for key, x in node.kwargs.items()}
     if target == "<built-in function getitem>":
         return arguments[0][arguments[1]]
-    if not any(isinstance(x, Var) for x in _leaves([arguments, list(named.values())])):
+    if not any(isinstance(x, Var | Ranked) for x in _leaves([arguments, list(named.values())])):
         return _computed(node, arguments, named)
     function = CONVERTERS.get(target)
     if function is None:
@@ -110,8 +120,8 @@ def _converted(ctx: Context, node: Node, values: dict[str, Any]) -> Any:
     return function(ctx, *arguments, **named)
 
 
-def _live(tensor: Tensor) -> Live:
-    return Live(lambda: tensor)
+def _live(tensor: Tensor, fixed: bool) -> Live:
+    return Live(lambda: tensor, fixed)
 
 
 def _computed(node: Node, arguments: list[Any], named: dict[str, Any]) -> Any:

@@ -78,6 +78,8 @@ def add(ctx: Context, x: Value, y: Value, *, alpha: float = 1) -> Var:
 @converter("sub.Tensor", "sub_.Tensor", "sub.Scalar")
 def sub(ctx: Context, x: Value, y: Value, *, alpha: float = 1) -> Var:
     """x - alpha y."""
+    if isinstance(x, Var) and isinstance(y, Var) and alpha == 1:
+        return ctx.emit("sub", *ctx.alike(x, y))
     return add(ctx, x, y, alpha=-alpha)
 
 

@@ -86,6 +86,19 @@ def top_k_softmax(x: Tensor, *, k: int, axis: int) -> Tensor:
 
 
 @op(Kind.CUSTOM)
+def shares(x: Tensor, *, axis: int, eps: float) -> Tensor:
+    """x divided by the sum of eps > 0 and x along an axis, for x that cannot be negative."""
+    return x / (x.sum(axis + 1, keepdim=True) + eps)
+
+
+@op(Kind.CUSTOM)
+def codebook(x: Tensor, *, table: Tensor) -> Tensor:
+    """The row of a table (K, M) at the first position of the maximum of x (B, ..., K) along the last axis."""
+    first = x.sort(dim=-1, descending=True, stable=True).indices[..., 0]
+    return table[first]
+
+
+@op(Kind.CUSTOM)
 def log_softmax(x: Tensor, *, axis: int) -> Tensor:
     """x minus its log-sum-exp along an axis."""
     return x.log_softmax(axis + 1)

@@ -9,11 +9,14 @@ from graphs.passes.functions import recognise_functions
 from graphs.passes.rewrite import Sweep, rewrite
 
 
-def recognise_composites(graph: Graph) -> Graph:
-    """Functions of one number (GELU, SiLU...), then normalisations and softmax; what is left over is dead."""
-    graph = recognise_functions(graph)
-    for rule in (_rms_norm, _layer_norm, _logsumexp, _softmax, _log_softmax, _stablemax, _softplus_shares):
-        graph = rewrite(graph, rule)
+def recognise_composites(graph: Graph, moving: frozenset[str] = frozenset()) -> Graph:
+    """Functions of one number (GELU, SiLU...), then normalisations and softmax; what is left over is dead. Values of
+    `moving` constants (parameters in training) are not read.
+    """
+    graph = recognise_functions(graph, moving)
+    rules = (_rms_norm, _layer_norm, _logsumexp, _softmax, _log_softmax, _stablemax, _softplus_shares, _shares)
+    for rule in rules:
+        graph = rewrite(graph, rule, moving)
     return graph
 
 
@@ -47,7 +50,9 @@ def _rms_norm(sweep: Sweep, node: Node) -> str | None:
     shift = root and _made(sweep, root.inputs[0], "shift")
     mean = shift and _made(sweep, shift.inputs[0], "mean")
     square = mean and _made(sweep, mean.inputs[0], "square")
-    if not (pair and shift and mean and square) or square.inputs[0] != pair[0] or not _kept(mean):
+    if not (pair and shift and mean and square) or square.inputs[0] != pair[0]:
+        return None
+    if not _kept(mean) or not sweep.fixed(shift):
         return None
     eps = sweep.params(shift)["offset"]
     if eps.numel() != 1 or float(eps) < 0:
@@ -126,6 +131,28 @@ def _softplus_shares(sweep: Sweep, node: Node) -> str | None:
         return None
     log = sweep.between("log_softplus", found[0], node)
     return sweep.builder.add("softmax", [log], attrs={"axis": found[1]}, name=node.name, origin=node.origin)
+
+
+def _shares(sweep: Sweep, node: Node) -> str | None:
+    """x / (sum of x + eps) for an x that is not negative."""
+    pair = _quotient(sweep, node)
+    shift = pair and _made(sweep, pair[1], "shift")
+    total = pair and _made(sweep, shift.inputs[0] if shift else pair[1], "sum")
+    if not (pair and shift and total) or total.inputs[0] != pair[0] or not _kept(total) or not sweep.fixed(shift):
+        return None
+    eps = sweep.params(shift)["offset"]
+    if len(total.attrs["axes"]) != 1 or eps.numel() != 1 or float(eps) <= 0 or not _not_negative(sweep, pair[0]):
+        return None
+    attrs = {"axis": total.attrs["axes"][0], "eps": float(eps)}
+    return sweep.builder.add("shares", [pair[0]], attrs=attrs, name=node.name, origin=node.origin)
+
+
+def _not_negative(sweep: Sweep, name: str) -> bool:
+    """Whether a value is at least 0 whatever the input, by the op that makes it."""
+    node = sweep.node(name)
+    if node.op == "power":
+        return _not_negative(sweep, node.inputs[0])
+    return node.op in {"relu", "square", "abs", "exp", "sigmoid", "softplus", "softmax", "stablemax", "shares"}
 
 
 def _share(sweep: Sweep, node: Node, op: str) -> tuple[str, int] | None:

@@ -46,7 +46,7 @@ class Region:
     nodes: tuple[Node, ...]
 
 
-def recognise_functions(graph: Graph) -> Graph:
+def recognise_functions(graph: Graph, moving: frozenset[str] = frozenset()) -> Graph:
     """Each such part as one node (with a factor before or after it where there is one)."""
     double = any(graph[name].attrs.get("dtype") == "float64" for name in graph.inputs)
     tolerance = 1e-12 if double else 1e-7  # float32 models hold rounded constants
@@ -56,7 +56,7 @@ def recognise_functions(graph: Graph) -> Graph:
         found = None if region is None else _match(sweep, region, tolerance)
         return None if region is None or found is None else _emit(sweep, node, region.source, found)
 
-    return rewrite(graph, rule)
+    return rewrite(graph, rule, moving)
 
 
 def _known(nodes: Iterable[Node]) -> tuple[str, float] | None:
@@ -67,7 +67,8 @@ def _known(nodes: Iterable[Node]) -> tuple[str, float] | None:
 
 def _elementwise(sweep: Sweep, node: Node) -> bool:
     """Whether an op acts on each entry alone, the same way on all."""
-    if node.op == INPUT or not (node.op in {*ARITHMETIC, "where"} or OPS[node.op].kind is Kind.SCALAR):
+    known = node.op in {*ARITHMETIC, "where"} or (node.op != INPUT and OPS[node.op].kind is Kind.SCALAR)
+    if not known or not sweep.fixed(node):
         return False
     return all(p.numel() == 1 for p in sweep.params(node).values()) and all(
         sweep.node(name).shape == node.shape for name in node.inputs

@@ -16,12 +16,15 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a rule sees: the graph built so far, the old readers of each value, and how often new values are read."""
+    """What a rule sees: the graph built so far, the old readers of each value, and how often new values are read; the
+    values of `moving` constants are today's only (parameters in training).
+    """
 
     builder: GraphBuilder
     old: Graph
     readers: dict[str, list[Node]]
     uses: dict[str, int]
+    moving: frozenset[str] = frozenset()
 
     def node(self, name: str) -> Node:
         """A node of the new graph."""
@@ -45,6 +48,10 @@ class Sweep:
         self.uses[name] = 1
         return name
 
+    def fixed(self, node: Node) -> bool:
+        """Whether the constants of a node stay what they are."""
+        return self.moving.isdisjoint(node.params.values())
+
     def params(self, node: Node) -> dict[str, Tensor]:
         """The constants of a node of the new graph by role."""
         return {role: self.builder.constants[name] for role, name in node.params.items()}
@@ -53,12 +60,12 @@ class Sweep:
 Rule = Callable[[Sweep, Node], str | None]
 
 
-def rewrite(graph: Graph, rule: Rule) -> Graph:
+def rewrite(graph: Graph, rule: Rule, moving: frozenset[str] = frozenset()) -> Graph:
     """Offer every node (with its inputs already replaced) to `rule`, which returns the name of a value that replaces
     it, or None to keep it. Outputs keep their names: what replaces one takes its name over, where it can.
     """
     readers = graph.consumers()
-    sweep = Sweep(GraphBuilder(constants=dict(graph.constants)), graph, readers, {})
+    sweep = Sweep(GraphBuilder(constants=dict(graph.constants)), graph, readers, {}, moving)
     builder, names, taken = sweep.builder, dict[str, str](), dict[str, str]()
     for old in graph:
         node = replace(old, inputs=tuple(names[name] for name in old.inputs))

@@ -27,6 +27,8 @@ _JUMPING = {
     "clarke",
     "top_k",
     "top_k_softmax",
+    "shares",
+    "codebook",
 }
 SMOOTH = ("tanh", "sigmoid", "gelu", "silu", "softplus", "erf", "atan", "sin", "mish", "gelu_tanh")
 KINKED = ("relu", "leaky_relu", "abs", "clip", "hard_swish", "elu", "softsign", "prelu")

@@ -8,6 +8,7 @@ from tests.laws.table import Input, Row
 
 _TRUTH = Input((2, 3), lower=0, upper=1, integers=True, kinks=(0.0, 1.0))
 _ANY = Input((2, 3))
+_TABLE = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 _MASK = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0]])
 _POSITIVE = Input((2, 3), lower=0.05, scale=2.0)
 
@@ -54,6 +55,11 @@ ROWS = [
     Row("top_k_softmax", (Input((6, 2)),), attrs={"axis": 0, "k": 4}, note="first-axis"),
     Row("top_k_softmax", (Input((2, 5)),), attrs={"axis": 1, "k": 1}, note="one"),
     Row("top_k_softmax", (Input((8,), scale=1.0),), attrs={"axis": 0, "k": 3}, note="close"),
+    Row("shares", (Input((2, 5), lower=0.0, kinks=(0.0,)),), attrs={"axis": 1, "eps": 1e-6}),
+    Row("shares", (Input((6, 2), lower=0.0, scale=1.0),), attrs={"axis": 0, "eps": 0.1}, note="first-axis"),
+    Row("shares", (Input((3, 1), lower=0.0, kinks=(0.0,)),), attrs={"axis": 1, "eps": 1e-3}, note="one"),
+    Row("codebook", (Input((2, 5)),), {"table": _TABLE}),
+    Row("codebook", (Input((5,), scale=0.1),), {"table": _TABLE}, note="close"),
     Row("stablemax", (Input((2, 5)),), attrs={"axis": 1}),
     Row("stablemax", (Input((4, 3, 2)),), attrs={"axis": 0}, note="first-axis"),
     Row("stablemax", (Input((3, 2)),), attrs={"axis": 1}, note="two"),

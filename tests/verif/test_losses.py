@@ -46,8 +46,48 @@ def test_margins_tighten_the_losses():
     assert (stable < losses.stablemax_cross_entropy(lower, upper, label) - 1e-3).any()
 
 
+def test_comp_sum_losses_are_the_named_ones_and_bound_samples():
+    lower, upper, label, random = boxes(seed=2)
+    rest = F.one_hot(label, lower.shape[1]) == 0
+    own = lower.gather(1, label.unsqueeze(1))
+    margins = (own - upper)[rest].reshape(len(label), -1)
+    p = losses.worst_logits(lower, upper, label).softmax(1).gather(1, label.unsqueeze(1))[:, 0]
+    named = {0.0: 1 / p - 1, 1.0: -p.log(), 1.7: (1 - p**0.7) / 0.7, 2.0: 1 - p}
+    for tau, expected in named.items():
+        found = losses.comp_sum(margins, tau)
+        torch.testing.assert_close(found, expected)
+        for _ in range(30):
+            x = points(lower, upper, random)
+            apart = (x.gather(1, label.unsqueeze(1)) - x)[rest].reshape(len(label), -1)
+            assert (losses.comp_sum(apart, tau) <= found * (1 + 1e-12)).all()
+
+
+def test_spherical_losses_bound_samples():
+    lower, upper, label, random = boxes(seed=3)
+    sphere, z = losses.spherical_cross_entropy(lower, upper, label), losses.z_loss(lower, upper, label)
+    reached = torch.full_like(sphere, -torch.inf), torch.full_like(sphere, -torch.inf)
+    for _ in range(500):
+        x = points(lower, upper, random)
+        share = (x.square() + 1e-6) / (x.square() + 1e-6).sum(1, keepdim=True)
+        normed = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
+        for most, bound, value in (
+            (reached[0], sphere, -share.gather(1, label.unsqueeze(1))[:, 0].log()),
+            (reached[1], z, F.softplus(0.1 * (10 - normed.gather(1, label.unsqueeze(1))[:, 0])) / 0.1),
+        ):
+            assert (value <= bound + 1e-9).all()
+            torch.maximum(most, value, out=most)
+    assert float((z - reached[1]).mean()) < 0.15 * float(z.mean())
+    assert (sphere - reached[0]).amin() < 1e-9  # attained at a corner, where no interval holds 0
+
+
 def test_losses_are_differentiable():
-    lower, upper, label, _ = boxes(10)
-    lower.requires_grad_()
-    losses.stablemax_cross_entropy_of_margins(lower, upper, label, torch.zeros_like(upper)).sum().backward()
-    assert lower.grad is not None and lower.grad.isfinite().all()
+    for loss in (
+        lambda *box: losses.stablemax_cross_entropy_of_margins(*box, torch.zeros_like(box[0])),
+        losses.spherical_cross_entropy,
+        losses.z_loss,
+        lambda low, high, label: losses.comp_sum(low - high, 1.5),
+    ):
+        lower, upper, label, _ = boxes(10)
+        lower.requires_grad_()
+        loss(lower, upper, label).sum().backward()
+        assert lower.grad is not None and lower.grad.isfinite().all()

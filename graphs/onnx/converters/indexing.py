@@ -111,7 +111,7 @@ def gather(ctx: Context, x: Value, index: Value) -> Value:
     axis = ctx.axis("axis", 0, len(x.shape))
     size = x.shape[axis]
     if isinstance(index, Variable):
-        return ctx.emit("gather_at", ctx.variable(x).cast(x.dtype), index, axis=axis)
+        return _looked_up(ctx, x, index, axis) or ctx.emit("gather_at", ctx.variable(x).cast(x.dtype), index, axis=axis)
     entries = wrapped(index.tensor, size)
     if bool(((entries < 0) | (entries >= size)).any()):
         raise ctx.malformed(f"an index lies outside the {size} entries of axis {axis}")
@@ -120,6 +120,18 @@ def gather(ctx: Context, x: Value, index: Value) -> Value:
         y = part(ctx, x, axis, flat[0], flat[-1] + 1)
         return algebra.reshape(ctx, y, (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
     return ctx.emit("gather", x, index=entries, axis=axis)
+
+
+def _looked_up(ctx: Context, x: Value, index: Variable, axis: int) -> Value | None:
+    """Rows of a constant table at the positions of maxima along a last axis: a codebook."""
+    maker = ctx.builder.nodes[index.name]
+    if not (isinstance(x, Constant) and maker.op == "arg_max" and len(x.shape) == 2 and axis == 0):
+        return None
+    scores = ctx.builder.nodes[maker.inputs[0]]
+    last = len(scores.shape) - 1
+    if maker.attrs["axis"] != last or maker.attrs.get("keepdims") or maker.attrs.get("last"):
+        return None
+    return ctx.emit("codebook", Variable(scores.name, scores.shape, x.dtype), table=x.tensor.double())
 
 
 @converter("GatherElements", since=11)
