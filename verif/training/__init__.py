@@ -8,7 +8,16 @@ lower = step.lower(around(x, eps), margins(labels, 10), "ibp")
 from __future__ import annotations
 
 from verif.training.accuracy import Accuracy as Accuracy, Judge as Judge, evaluate as evaluate
+from verif.training.attacks import Attack as Attack
 from verif.training.compiled import Compiled as Compiled, Step as Step, compile as compile
+from verif.training.heads import (
+    CompSum as CompSum,
+    SmoothCompSum as SmoothCompSum,
+    StableMax as StableMax,
+    ZLoss as ZLoss,
+    comp_sum as comp_sum,
+)
+from verif.training.latent import TAPS as TAPS, LatentAttack as LatentAttack
 from verif.training.losses import (
     CCIBP as CCIBP,
     IBP as IBP,
@@ -18,5 +27,7 @@ from verif.training.losses import (
     ExpIBP as ExpIBP,
     FusedCrownIBP as FusedCrownIBP,
 )
+from verif.training.perpendicular import perpendicular as perpendicular
 from verif.training.regions import around as around, margins as margins
+from verif.training.regularisers import WarmUp as WarmUp
 from verif.training.schedules import Ramp as Ramp, initialise as initialise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,10 @@ class Attack:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """Points (B, n) of the set with a large cross-entropy; without gradients."""
+        return self.climb(region, lambda points: F.cross_entropy(step.at(points), labels, reduction="sum"))
+
+    def climb(self, region: InputSet, objective: Callable[[Tensor], Tensor]) -> Tensor:
+        """Points (B, n), one in each set, at which `objective` (a sum over them) is large; without gradients."""
         with torch.no_grad():
             width = region.box().width
             points = region.sample(1)[:, 0]
@@ -30,8 +35,7 @@ class Attack:
             rate = self.rate if 2 * turn < self.steps else 0.1 * self.rate
             with torch.enable_grad():
                 leaf = points.detach().requires_grad_()
-                loss = F.cross_entropy(step.at(leaf), labels, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, leaf)
+                (gradient,) = torch.autograd.grad(objective(leaf), leaf)
             with torch.no_grad():
                 points = region.project((points + rate * width * gradient.nan_to_num().sign())[:, None])[:, 0]
         return points.detach()

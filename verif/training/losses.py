@@ -31,7 +31,7 @@ def _margins(step: Step, region: InputSet, labels: Tensor, method: str) -> Tenso
     return step.lower(region, rows, method)  # type: ignore[arg-type]
 
 
-def _finite(loss: Tensor) -> Tensor:
+def finite(loss: Tensor) -> Tensor:
     """The loss, or FloatingPointError where it is none."""
     if not bool(loss.detach().isfinite()):
         raise FloatingPointError("the loss is not finite: the radius grew too fast, or the learning rate is too large")
@@ -51,7 +51,7 @@ class IBP:
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         loss = robust(step, region, labels).mean()
-        return _finite(_with_clean(loss, step, labels, self.kappa))
+        return finite(_with_clean(loss, step, labels, self.kappa))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class CrownIBP:
         if self.beta < 1:
             mixed = mixed + (1 - self.beta) * _margins(step, region, labels, "ibp")
         loss = cross_entropy_of_margins(mixed).mean()
-        return _finite(_with_clean(loss, step, labels, self.kappa))
+        return finite(_with_clean(loss, step, labels, self.kappa))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class FusedCrownIBP:
         offset = torch.where(wide, start - chord * least, end).sum(1)
         worst = -step.lower(region, (chord[..., None] * rows).sum(1, keepdim=True), "crown-ibp")[:, 0]
         total = ((-top[:, 0]).exp() + offset + worst).clamp(min=torch.finfo(worst.dtype).tiny)
-        return _finite((total.log() + top[:, 0]).mean())
+        return finite((total.log() + top[:, 0]).mean())
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class SABR:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        return _finite(robust(step, self.small(step, region, labels), labels).mean())
+        return finite(robust(step, self.small(step, region, labels), labels).mean())
 
     def small(self, step: Step, region: InputSet, labels: Tensor) -> Box:
         """Boxes of a share of the region's width, inside the region's box, around what an attack finds."""
@@ -136,7 +136,7 @@ class CCIBP(_Mixed):
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         found, low = self._both(step, region, labels)
-        return _finite(cross_entropy_of_margins((1 - self.alpha) * found + self.alpha * low).mean())
+        return finite(cross_entropy_of_margins((1 - self.alpha) * found + self.alpha * low).mean())
 
 
 class MTLIBP(_Mixed):
@@ -145,7 +145,7 @@ class MTLIBP(_Mixed):
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         found, low = (cross_entropy_of_margins(part) for part in self._both(step, region, labels))
-        return _finite(((1 - self.alpha) * found + self.alpha * low).mean())
+        return finite(((1 - self.alpha) * found + self.alpha * low).mean())
 
 
 class ExpIBP(_Mixed):
@@ -155,4 +155,4 @@ class ExpIBP(_Mixed):
         """A number."""
         found, low = (cross_entropy_of_margins(part) for part in self._both(step, region, labels))
         tiny = torch.finfo(low.dtype).tiny
-        return _finite((found.clamp(min=tiny) ** (1 - self.alpha) * low.clamp(min=tiny) ** self.alpha).mean())
+        return finite((found.clamp(min=tiny) ** (1 - self.alpha) * low.clamp(min=tiny) ** self.alpha).mean())
