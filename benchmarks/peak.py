@@ -29,13 +29,13 @@ def measure(arguments: list[str]) -> int | None:
     return int(words[-1]) if done.returncode == 0 and words else None
 
 
-def _status(key: str) -> int:
-    """Bytes that Linux says of this process: VmRSS what it holds, VmHWM the most since `_forget`."""
+def status(key: str) -> int:
+    """Bytes that Linux says of this process: VmRSS what it holds, VmHWM the most since `forget`."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def _forget() -> None:
+def forget() -> None:
     """Set the highest mark back to what is held now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -58,11 +58,11 @@ def main() -> None:
     if run is None:
         sys.exit("there is no such pass")
     del found
-    _forget()
-    before = _status("VmRSS")
+    forget()
+    before = status("VmRSS")
     with torch.no_grad():
         run()
-    print(_status("VmHWM") - before)
+    print(status("VmHWM") - before)
 
 
 if __name__ == "__main__":

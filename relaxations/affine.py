@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graphs.ops import OPS, Kind
+from relaxations.ends import SERVED, Ends
 from relaxations.finite import known
 from relaxations.rule import RULES, Affine, Call, Interval, Relaxation, Rule
 from relaxations.selections import STARTS, Selection, constant, has_offset
@@ -100,6 +101,11 @@ def _ends(call: Call, lower: list[Tensor], upper: list[Tensor], *, linear: bool)
     signed = SIGNED.get(call.node.op)
     if signed is not None:  # entry by entry: each end comes from one end, with no rounding on the way
         return signed(call, lower, upper)
+    if call.node.op in SERVED and not drop and torch.is_grad_enabled():
+        given = lower[0], upper[0], call.params["weight"], call.params.get("bias")
+        if any(x is not None and x.requires_grad for x in given):
+            low, high = Ends.apply(call, *given)  # type: ignore[no-untyped-call]
+            return low, high
     middles = [a.lerp(b, 0.5) for a, b in zip(lower, upper, strict=True)]
     spread = _absolute(call, [b - m for b, m in zip(upper, middles, strict=True)])
     middle = call.forward(*middles, **drop)

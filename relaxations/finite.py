@@ -19,6 +19,8 @@ def all_finite(*parts: Tensor | None) -> bool:
 
 def known(lower: Tensor, upper: Tensor) -> Interval:
     """The interval with NaN, an end that could not be computed, as infinite."""
+    if all_finite(lower, upper):
+        return Interval(lower, upper)
     return Interval(
         lower.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf),
         upper.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf),

@@ -7,4 +7,4 @@ whole. torch is asked through public functions only.
 from __future__ import annotations
 
 from graphs.exported.importer import Imported as Imported, import_module as import_module
-from graphs.exported.today import BatchNorm as BatchNorm, Dropout as Dropout
+from graphs.exported.today import BatchNorm as BatchNorm, Dropout as Dropout, folded as folded

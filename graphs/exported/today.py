@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from graphs.ir import Graph, Node
 
 
 @dataclass(frozen=True)
@@ -25,28 +28,29 @@ class BatchNorm:
     eps: float
     momentum: float
 
-    def constants(self, x: Tensor | None) -> dict[str, Tensor]:
-        """From the statistics of a batch x (B, *N), or with None from the running ones."""
-        if x is None:
+    def constants(self, moments: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
+        """From the mean and variance of a batch, or with None from the running ones."""
+        if moments is None:
             assert self.mean is not None and self.variance is not None
-            mean, variance = self.mean, self.variance
-        else:
-            axes = _others(x)
-            mean, variance = x.mean(axes), x.var(axes, correction=0)
+            moments = self.mean, self.variance
+        mean, variance = moments
         factor = (variance + self.eps).rsqrt()
         if self.weight is not None:
             factor = factor * self.weight
         offset = -mean * factor if self.bias is None else self.bias - mean * factor
         return {self.factor: factor.reshape(self.tall), self.offset: offset.reshape(self.tall)}
 
-    def update(self, x: Tensor) -> None:
-        """One step of the running statistics, as torch does it (with the unbiased variance)."""
-        if self.mean is None or self.variance is None:
-            return
-        axes = _others(x)
-        with torch.no_grad():
-            self.mean.lerp_(x.mean(axes).to(self.mean), self.momentum)
-            self.variance.lerp_(x.var(axes).to(self.variance), self.momentum)
+    def moments(self, x: Tensor, *, move: bool) -> tuple[Tensor, Tensor]:
+        """Mean and variance (C,) of a batch x (B, *N); `move`: they move the running ones, as torch does it (with the
+        unbiased variance).
+        """
+        variance, mean = torch.var_mean(x, _others(x), correction=0)
+        if move and self.mean is not None and self.variance is not None:
+            count = x.numel() // len(mean)
+            with torch.no_grad():
+                self.mean.lerp_(mean.to(self.mean), self.momentum)
+                self.variance.lerp_((variance * (count / max(count - 1, 1))).to(self.variance), self.momentum)
+        return mean, variance
 
 
 def _others(x: Tensor) -> list[int]:
@@ -68,3 +72,26 @@ class Dropout:
             return {}
         kept = torch.rand_like(x[0]) >= self.share
         return {self.factor: kept.to(x) / (1 - self.share)}
+
+
+def folded(graph: Graph, parts: Sequence[BatchNorm | Dropout]) -> Graph:
+    """The graph with batch normalisation as part of the layer before it, where nothing else reads that layer: then no
+    bound has to walk through it.
+    """
+    nodes, constants, readers = dict(graph.nodes), dict(graph.constants), graph.consumers()
+    for part in parts:
+        layer = nodes[part.source]
+        if not isinstance(part, BatchNorm) or layer.op not in ("conv", "linear") or len(readers[layer.name]) > 1:
+            continue
+        if layer.shape[1] != part.tall[0] or layer.name in graph.outputs:
+            continue
+        scale = readers[layer.name][0]
+        shift = readers[scale.name][0]
+        factor, offset = constants[part.factor].flatten(), constants[part.offset].flatten()
+        weight, bias = constants[layer.params["weight"]], layer.params.get("bias")
+        names = {"weight": f"{shift.name}.weight", "bias": f"{shift.name}.bias"}
+        constants[names["weight"]] = weight * factor.reshape(-1, *(1 for _ in weight.shape[1:]))
+        constants[names["bias"]] = offset if bias is None else torch.addcmul(offset, constants[bias], factor)
+        nodes[shift.name] = Node(shift.name, layer.op, layer.inputs, names, layer.attrs, shift.shape, layer.origin)
+        del nodes[layer.name], nodes[scale.name]
+    return replace(graph, nodes=nodes, constants=constants)

@@ -24,6 +24,11 @@ def relax(
     seen by an entry that is zero; a sum that is undefined is -inf; a row's NaN stays in it.
     """
     lines = lower_slope, lower_bias, upper_slope, upper_bias
+    if rows.dim() == 6 and not rows.is_contiguous() and rows.movedim(3, 5).is_contiguous():  # channels last
+        below, low, above, high = (None if x is None else x if x.dim() < 5 else x.movedim(2, 4) for x in lines)
+        assert below is not None and above is not None
+        pulled, bias = relax(rows.movedim(3, 5), below, low, above, high)
+        return pulled.movedim(5, 3), bias
     if _taped(rows, *lines):
         pulled, bias = Relax.apply(rows, *lines)  # type: ignore[no-untyped-call]
         return pulled, bias

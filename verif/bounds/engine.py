@@ -117,16 +117,19 @@ class Engine:
         rounds: Rounds = NO_ROUNDS,
         deadline: float = math.inf,
         within: Mapping[str, Interval] | None = None,
+        known: Mapping[str, Interval] | None = None,
     ) -> Pass:
         """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`, or
         over the part of it in which values lie `within` intervals (by node, each (B, *N)).
 
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
-        With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP).
+        With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP); those that
+        are `known` from `interval` are not computed again.
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
         state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
+        state.known = known or {}
         state.part = None if within is None else Part(within, state.forward, state.boxes)
         state.seed()
         for node in self.graph:
@@ -161,6 +164,7 @@ class _State:
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
         self.part: Part | None = None
+        self.known: Mapping[str, Interval] = {}
 
     def seed(self) -> None:
         """Start forward mode where the input has few dimensions."""
@@ -182,7 +186,7 @@ class _State:
                     self.tighten(source, mask)
         inputs = [self.intervals[i] for i in node.inputs]
         relaxation = self.relaxations[name] = rule.relax(call, inputs)
-        interval = rule.interval(call, inputs)
+        interval = self.known[name] if name in self.known else rule.interval(call, inputs)
         if engine.source in self.forward:
             interval = self.push(name, relaxation, interval)
         self.intervals[name] = interval
@@ -275,7 +279,9 @@ class _State:
         """The last sweep, rows (1 or B, S) on the output, in chunks along S."""
         count = rows.lead[1] if isinstance(rows, Selection) else rows.shape[1]
         step = max(1, self.engine.limit(self.intervals[name].lower) // self.boxes)
-        if count <= step:
+        constants = self.engine.graph.constants.values()
+        trained = torch.is_grad_enabled() and any(c.requires_grad for c in constants)  # the tape keeps all rows anyway
+        if count <= step or trained:
             return self.sweep(name, rows, None, both=False, rounds=rounds)
         parts = []
         for first in range(0, count, step):

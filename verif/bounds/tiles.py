@@ -42,7 +42,7 @@ class TilePrograms:
         self.graph = graph
         self._made: dict[tuple[str, torch.dtype], TileSweep | None] = {}
         self._state: tuple[tuple[int, int], ...] = ()
-        self._finite = True
+        self._finite: bool | None = None
 
     def renew(self) -> None:
         """Forget what was made of constants that have changed; to be called before each pass."""
@@ -50,16 +50,21 @@ class TilePrograms:
         state = tuple((c.data_ptr(), 0 if c.is_inference() else c._version) for c in constants)
         if state != self._state or not all(made is None or made.current() for made in self._made.values()):
             self._made.clear()
-            self._state, self._finite = state, all(bool(c.isfinite().all()) for c in constants)
+            self._state, self._finite = state, None
 
     def sweep(self, at: str, like: Tensor) -> TileSweep | None:
         """The sweep from node `at` in the precision of `like`; None where there is none, or gradients are wanted.
 
         None as well for weights that are not finite: a tile leaves out products with entries that are zero.
         """
-        if like.device.type != "cpu" or not available(like.dtype) or not self._finite:
+        constants = self.graph.constants.values()
+        if like.device.type != "cpu" or not available(like.dtype):
             return None
-        if not _readable(like, *(c for c in self.graph.constants.values() if c.is_floating_point())):
+        if not _readable(like, *(c for c in constants if c.is_floating_point())):
+            return None
+        if self._finite is None:
+            self._finite = all(bool(c.isfinite().all()) for c in constants)
+        if not self._finite:
             return None
         key = (at, like.dtype)
         if key not in self._made:
