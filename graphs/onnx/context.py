@@ -16,6 +16,8 @@ from graphs.onnx import proto
 from graphs.onnx.values import Constant, Value, Variable
 from graphs.ops import OPS
 
+MOST_NUMBERS = 1 << 28
+
 
 @dataclass
 class Context:
@@ -155,6 +157,11 @@ class Context:
         raise nonfinite(*((known[0].name, known[0].tensor) if known else (self.origin, tensor)), self.where)
 
     # ---- errors ----
+
+    def require_room(self, count: float) -> None:
+        """Refuse values of more than MOST_NUMBERS numbers before they fill the memory: a few bytes can ask for them."""
+        if not count <= MOST_NUMBERS:
+            raise self.unsupported(f"a value of {count:.0f} numbers is beyond what is read ({MOST_NUMBERS})")
 
     def unsupported(self, message: str, *notes: str, help: str = "") -> UnsupportedError:
         """The error for a node that is right but has no meaning here yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,8 @@ class Importer:
             ) from error
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(node.output, results, strict=False):
+            if value is not None:
+                ctx.require_room(math.prod(value.shape))
             if name and name in self.values:
                 raise ctx.malformed(f"value '{name}' is computed twice")
             self.values[name] = self._named(value, name, before)

@@ -6,6 +6,8 @@ Only the generated protobuf module of the `onnx` package is loaded (15 ms instea
 from __future__ import annotations
 
 import importlib.util
+import math
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -101,7 +103,8 @@ def _not_onnx(label: str, size: int) -> GraphError:
 def element_type(code: int, where: str) -> str:
     """Name of a TensorProto.DataType ("float32"). Raises UnsupportedError G206."""
     if code not in _TYPES:
-        name = messages().TensorProto.DataType.Name(code).lower() if code else "undefined"
+        known = messages().TensorProto.DataType
+        name = known.Name(code).lower() if code in known.values() and code else f"number {code}"
         raise UnsupportedError(
             "G206",
             f"element type {name} is not supported",
@@ -115,19 +118,19 @@ def tensor(proto: Any, folder: Path | None, where: str) -> tuple[Tensor, str]:
     """A TensorProto as (tensor, element type). Raises GraphError G105 and G106, UnsupportedError G206."""
     dtype = element_type(proto.data_type, where)
     raw = np.dtype(_TYPES[proto.data_type][1])
-    if proto.data_location == _EXTERNAL:
-        flat = np.frombuffer(_external(proto, folder, where), raw)
-    elif proto.HasField("raw_data"):
-        flat = np.frombuffer(proto.raw_data, raw)
+    external = proto.data_location == _EXTERNAL
+    if external or proto.HasField("raw_data"):
+        data = _external(proto, folder, where) if external else proto.raw_data
+        flat = np.frombuffer(data[: len(data) // raw.itemsize * raw.itemsize], raw)
     else:
         values = np.array(getattr(proto, _FIELDS.get(proto.data_type, "int32_data")))
         bits = proto.data_type in (10, 16)  # halves are stored as the bits of an int32 each
         flat = values.astype("<u2").view(raw) if bits else values.astype(raw)
     shape = tuple(proto.dims)
-    if flat.size != int(np.prod(shape)):
+    if min(shape, default=0) < 0 or flat.size != math.prod(shape):  # Python's integers do not wrap around
         raise GraphError(
             "G106",
-            f"tensor '{proto.name}' has {flat.size} numbers but its shape needs {int(np.prod(shape))}",
+            f"tensor '{proto.name}' has {flat.size} numbers but its shape needs {math.prod(shape)}",
             where=where,
             notes=[f"shape {list(shape)}"],
             help="the file is damaged: export the model again",
@@ -147,8 +150,18 @@ def _torch(flat: np.ndarray[Any, Any], dtype: str) -> Tensor:
 def _external(proto: Any, folder: Path | None, where: str) -> bytes:
     entries = {entry.key: entry.value for entry in proto.external_data}
     location = entries.get("location", "")
-    start, count = int(entries.get("offset", 0)), int(entries.get("length", -1))
-    inside = folder is not None and (folder / location).resolve().is_relative_to(folder.resolve())
+    place = [entries.get(key, default) for key, default in (("offset", "0"), ("length", "-1"))]
+    if not all(re.fullmatch(r"\d{1,18}|-1", text) for text in place) or place[0] == "-1":
+        raise GraphError(
+            "G105",
+            f"the place of tensor '{proto.name}' in its external data is not a pair of numbers",
+            where=where,
+            notes=[f"offset {place[0]!r:.40}, length {place[1]!r:.40}"],
+            help="the file is damaged: export the model again",
+        )
+    start, count = int(place[0]), int(place[1])
+    inside = folder is not None and "\0" not in location
+    inside = inside and (folder / location).resolve().is_relative_to(folder.resolve())
     if folder is None or not inside or not (folder / location).is_file():
         raise GraphError(
             "G105",

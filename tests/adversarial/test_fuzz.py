@@ -5,17 +5,22 @@ The default run is short; VERIF_FUZZ=100000 runs as many examples of each test.
 
 from __future__ import annotations
 
+import gzip
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from graphs.errors import VerifError
 from graphs.onnx import load
+from tests.adversarial import fuzz
 from tests.verif.proving import property_file, random_mlp
 from verif import evidence
 from verif.checker import Refused, check, claims, model
@@ -121,8 +126,95 @@ def test_signalling_nans() -> None:
     assert answers(load, "fuzzed.onnx", data) in (True, False)
 
 
-@pytest.mark.parametrize("word", ["Z_0", "foo1", "Y\0\0\0001", "X_1x", "X_" + "9" * 400])
+@pytest.mark.parametrize("word", ["Z_0", "foo1", "Y\0\0\0001", "X_1x", "X_" + "9" * 400, "X_0_0", "Y__1"])
 def test_words_with_digits(word: str) -> None:
     """Found here: a word that is neither number nor variable, with digits in it."""
     data = held()[1].read_bytes() + f"(assert (<= {word} 1.0))\n".encode()
     assert not answers(lambda path: compile_query(path, held()[0]), "fuzzed.vnnlib", data)
+
+
+@pytest.mark.parametrize(
+    "old, new", [(b"X[0,0] 1.0", b"X[0,\xe2\x82] 1.0"), (b"2.0 Y", b"2.0e X"), (b"[0,1]", b"[0,9999999999999]")]
+)
+def test_second_version_beyond_its_package(old: bytes, new: bytes) -> None:
+    """Found here: characters cut in two and numbers beyond C++'s, for which the package has no error of its own."""
+    data = fuzz.SECOND.replace(old, new)
+    assert data != fuzz.SECOND
+    assert answers(lambda path: compile_query(path, held()[0]), "first.vnnlib", fuzz.SECOND)
+    assert not answers(lambda path: compile_query(path, held()[0]), "fuzzed.vnnlib", data)
+
+
+def test_many_changed_files() -> None:
+    done, wrong = fuzz.fuzz(1000 if EXAMPLES < 1000 else 1_000_000, 3600.0, EXAMPLES)
+    assert not wrong
+    assert min(done[name] for name in ("onnx", "vnnlib 1", "vnnlib 2")) >= 200
+
+
+def hostile(edit: Callable[[Any], None]) -> bytes:
+    """A small model after an edit."""
+    import onnx
+
+    made = onnx.load(held()[0])
+    edit(made)
+    return bytes(made.SerializeToString())
+
+
+def external(location: str, **place: str) -> Callable[[Any], None]:
+    """Put the first weight into another file."""
+
+    def edit(made: Any) -> None:
+        weight = made.graph.initializer[0]
+        weight.ClearField("raw_data")
+        weight.data_location = 1
+        for key, value in {"location": location, **place}.items():
+            entry = weight.external_data.add()
+            entry.key, entry.value = key, value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        external("../secret"),
+        external("/etc/passwd"),
+        external("a\0b"),
+        external("link"),
+        external("net.onnx", offset="-5"),
+        external("net.onnx", offset="x"),
+        external("net.onnx", offset="1", length="3"),
+        external("net.onnx", offset="9" * 30),
+        lambda made: made.graph.initializer[0].dims.__setitem__(slice(None), [1 << 40, 1 << 24]),
+        lambda made: made.graph.initializer[0].dims.__setitem__(slice(None), [-2, -6]),
+        lambda made: setattr(made.graph.initializer[0], "data_type", 127),
+        lambda made: setattr(made.graph.initializer[0], "raw_data", b"123"),
+    ],
+)
+def test_hostile_tensors(edit: Callable[[Any], None]) -> None:
+    """Data outside of the model's folder, places that are none, shapes that wrap around."""
+    link, secret = held()[0].with_name("link"), held()[0].parent.parent / "secret"
+    if not link.is_symlink():
+        link.symlink_to(secret)
+    assert not answers(load, "hostile.onnx", hostile(edit))
+    assert not answers(model.read, "hostile.onnx", hostile(edit))
+
+
+def test_values_that_would_fill_the_memory() -> None:
+    from onnx import helper, numpy_helper
+
+    for op, sizes in (("ConstantOfShape", [1 << 20, 1 << 20]), ("Range", [0, 1 << 40, 1])):
+        inputs = [f"n{place}" for place in range(1 if op == "ConstantOfShape" else 3)]
+        values = [np.array(sizes)] if op == "ConstantOfShape" else [np.array(size) for size in sizes]
+
+        def edit(made: Any) -> None:
+            made.graph.node.insert(0, helper.make_node(op, inputs, ["big"]))  # noqa: B023
+            made.graph.initializer.extend(map(numpy_helper.from_array, values, inputs))  # noqa: B023
+
+        assert not answers(load, "hostile.onnx", hostile(edit))
+
+
+def test_a_property_that_unpacks_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["verif.vnnlib.read"], "LARGEST", 1 << 16)
+    bomb = gzip.compress(held()[1].read_bytes() + b" " * (1 << 17))
+    assert not answers(lambda path: compile_query(path, held()[0]), "bomb.vnnlib.gz", bomb)
+    assert not answers(lambda path: compile_query(path, held()[0]), "bomb.vnnlib.gz", bomb[:100])

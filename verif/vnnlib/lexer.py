@@ -158,6 +158,9 @@ def _parse(tokens: Tokens, only: bytes, numeric: Ints) -> Floats:
         except (ValueError, DeprecationWarning):
             values = None  # some token is malformed: the loop below finds it
     if values is None or len(values) != len(numeric) or not np.isfinite(values).all():
+        for i in numeric[tokens.kind[numeric] != Kind.NUMBER]:
+            if not re.fullmatch(r"[XY]_\d+", tokens.word(i), re.ASCII):
+                raise tokens.error("P101", f"'{tokens.word(i)}' is not a variable name", int(i))
         for i in numeric[tokens.kind[numeric] == Kind.NUMBER]:
             if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", tokens.word(i)):
                 raise tokens.error("P101", f"'{tokens.word(i)}' is not a number", int(i))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 from graphs import Graph
@@ -13,6 +14,7 @@ from verif.query import Network, Property, Variable
 from verif.vnnlib.compile import compile_source
 from verif.vnnlib.source import Source
 
+LARGEST = 1 << 31  # bytes that a packed property may unpack to
 _SECOND = re.compile(rb"\A(\s|;[^\n]*\n)*\(\s*(vnnlib-version\s*<\s*2|declare-network)")
 
 
@@ -29,11 +31,16 @@ def read(path: Path, given: Networks) -> tuple[Property, list[Network]]:
 def read_bytes(path: Path) -> bytes:
     """A file's bytes, unpacked if its name ends in .gz."""
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise PropertyError("P100", f"the property unpacks to more than {LARGEST >> 30} GiB", where=str(path))
+        return data
     except FileNotFoundError:
         raise PropertyError("P100", "the property file does not exist", where=str(path)) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise PropertyError("P100", f"the property file cannot be read: {error}", where=str(path)) from None
 
 

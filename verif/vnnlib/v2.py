@@ -59,6 +59,11 @@ def _parse(text: bytes, file: str) -> Any:
         return vnnlib.parse_query_string(plain)
     except vnnlib.VNNLibException as error:
         raise _error(str(error), text, file) from None
+    except UnicodeDecodeError as error:  # the package cuts a character in two when it quotes it
+        message = bytes(error.object).decode("utf-8", "replace")
+        raise _error(message, text, file) from None
+    except (ValueError, IndexError) as error:  # numbers beyond what the package's C++ can hold
+        raise PropertyError("P101", f"a number is out of range ({error})", where=file) from None
 
 
 def _decimal(number: str) -> str:

@@ -36,6 +36,7 @@ def constant_of_shape(ctx: Context, shape: Value) -> Value:
 def range_(ctx: Context, start: Value, limit: Value, delta: Value) -> Value:
     """start, start + delta, ... below the limit."""
     ends = [ctx.known(v, "an end of Range").reshape(()).item() for v in (start, limit, delta)]
+    ctx.require_room(abs((ends[1] - ends[0]) / (ends[2] or 1)))
     return ctx.constant(torch.arange(*ends, dtype=torch.float64), start.dtype)
 
 
@@ -46,6 +47,7 @@ def eye_like(ctx: Context, x: Value) -> Value:
 
     rows, columns = x.shape
     dtype = proto.element_type(int(ctx.attr("dtype")), ctx.where) if ctx.has("dtype") else x.dtype
+    ctx.require_room(rows * columns)
     diagonal = torch.arange(columns)[None] - torch.arange(rows)[:, None]
     return ctx.constant((diagonal == int(ctx.attr("k", 0))).double(), dtype)
 
@@ -60,6 +62,7 @@ def non_zero(ctx: Context, x: Value) -> Value:
 def one_hot(ctx: Context, indices: Value, depth: Value, values: Value) -> Value:
     """off + (on - off) [index = position], with the position along a new axis."""
     count = ctx.ints(depth, "the depth of OneHot")[0]
+    ctx.require_room(count)
     off, on = ctx.known(values, "the values of OneHot").tolist()
     axis = ctx.axis("axis", -1, len(indices.shape) + 1)
     spread = algebra.reshape(ctx, indices, (*indices.shape[:axis], 1, *indices.shape[axis:]))
