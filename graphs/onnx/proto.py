@@ -160,9 +160,8 @@ def _external(proto: Any, folder: Path | None, where: str) -> bytes:
             help="the file is damaged: export the model again",
         )
     start, count = int(place[0]), int(place[1])
-    inside = folder is not None and "\0" not in location
-    inside = inside and (folder / location).resolve().is_relative_to(folder.resolve())
-    if folder is None or not inside or not (folder / location).is_file():
+    named = folder is not None and "\0" not in location
+    if folder is None or not named or not _inside(folder, location) or not (folder / location).is_file():
         raise GraphError(
             "G105",
             f"the external data of tensor '{proto.name}' is missing",
@@ -182,3 +181,8 @@ def _external(proto: Any, folder: Path | None, where: str) -> bytes:
             help=f"copy '{location}' again",
         )
     return data
+
+
+def _inside(folder: Path, location: str) -> bool:
+    """Whether a path, links followed, stays in the model's folder."""
+    return (folder / location).resolve().is_relative_to(folder.resolve())
