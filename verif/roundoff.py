@@ -1,0 +1,121 @@
+"""What floating-point arithmetic may do to linear bounds, bounded a priori and for all boxes inside a given one at once.
+
+Model of arithmetic (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of n products in any
+order, fused or not, is off by at most gamma(n) = n u / (1 - n u) times the sum of their sizes; TINY covers underflow.
+
+Let M be the value of the absolute network: inputs |x|, weights |W|, biases |b|, ReLU the identity. With slopes of at most
+1 the coefficients A of a backward sweep of rows c, and those of forward mode, obey |A| M <= |c| M at every node, and so
+do the values themselves, |h| <= M. Each rounding changes a coefficient or a bias, by gamma of its size, so that a bound
+is off by no more than gamma of a part of |c| M. These changes are summed by a vector T for each node, such that a bound of
+rows c on a node's value is off by at most |c| T, whatever the lines' slopes and the box (inside the given one) are:
+
+    input             T = g(2n) 3M                          the least value over a box, by its centre and radius
+    y = W x + b       T = |W| T_x + 3 g(k) (|W| M_x) + g(m) |b|, k terms per number both ways, m numbers in y
+    y = bent(x)       T = s T_x + g(m) s M_x,  s = max(1, |a|)    lines through two slopes, intercept at most M_x
+
+Lines are sound on the intervals that they were made for, which are computed bounds themselves: the engine moves
+their ends outward by T_x first (`Engine.errors`). Multipliers b of ReLU signs add |b| T at their neurons.
+
+The deployed network is off from the real one by less than T of its own precision: a float evaluation is the sweep's special
+case in which every line is exact, and its inputs are floats (relaxations.md, 5.4; Szasz et al., arXiv 2506.01054).
+Shape letters: B boxes, n inputs, N one node's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from graphs.ir import INPUT
+from graphs.ops import OPS, Kind
+from relaxations import Call
+from relaxations.sets import Box
+
+UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
+MARGIN = 1.01  # of the rounding of these numbers themselves, and of products of (1 + gamma)
+MOST = 0.05  # gamma beyond which nothing is claimed
+BENT = {"relu", "leaky_relu", "abs"}
+COMBINED = {"linear", "matmul_right", "matmul_left", "conv", "conv_transpose"}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What a bound of one entry may be off by, T (*N) by node, float64; `unknown` are ops for which nothing is proved."""
+
+    nodes: Mapping[str, Tensor]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def proved(self) -> bool:
+        """Whether the errors are bounds."""
+        return not self.unknown
+
+
+def gamma(count: float, unit: float) -> float:
+    """The relative error of a sum of `count` products; inf where it says nothing."""
+    return count * unit / (1 - count * unit) if count * unit < MOST else math.inf
+
+
+def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
+    """Errors of bounds computed in `dtype` over any box inside of boxes (B, n), and of the network's own values."""
+    graph = graph.to(torch.float64)
+    unit, tiny = UNIT[dtype], TINY[dtype]
+    sizes: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    readers = {node.name: 0 for node in graph}
+    for node in graph:
+        for name in node.inputs:
+            readers[name] += 1
+    for node in graph:
+        if node.op == INPUT:
+            size = box.lower.abs().maximum(box.upper.abs()).double().amax(0, keepdim=True) + tiny
+            error = 3 * gamma(2 * node.size + 16, unit) * size
+        else:
+            call = Call.of(graph, node)
+            xs, ts = ([held[name] for name in node.inputs] for held in (sizes, found))
+            rounds = gamma(node.size + len(graph.nodes) + 16, unit)
+            if OPS[node.op].kind is Kind.AFFINE and node.op != "transposed":
+                carried, offset = absolute(call, xs), absolute(call, xs, only_offset=True)
+                error = absolute(call, ts) + 3 * gamma(terms(call, xs), unit) * carried + rounds * offset
+                size = carried + offset
+            elif node.op in BENT:
+                steep = max(1.0, abs(float({**call.attrs, **call.params}.get("slope", 0.0))))
+                error, size = steep * (ts[0] + rounds * xs[0]), 2 * steep * xs[0]
+            else:
+                unknown.append(node.op)
+                error, size = torch.full((1, *node.shape), math.inf).double(), torch.ones(1, *node.shape).double()
+        sizes[node.name] = size + tiny
+        found[node.name] = MARGIN * (error + gamma(2 * readers[node.name] + 8, unit) * (size + tiny))
+    return Errors({name: error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown)))
+
+
+def absolute(call: Call, xs: list[Tensor], *, only_offset: bool = False) -> Tensor:
+    """The absolute linear part of an affine op on sizes (1, *N), or the absolute value of its offset."""
+    xs = [torch.zeros_like(x) for x in xs] if only_offset else xs
+    if call.node.op in ("sub", "neg"):
+        return xs[0] + xs[1] if call.node.op == "sub" else xs[0]
+    changed = {name: p.abs() for name, p in call.params.items() if p.is_floating_point()}
+    for name in changed:
+        if name in ("bias", "offset") or call.node.op == "concat":
+            changed[name] = changed[name] if only_offset else torch.zeros_like(changed[name])
+    value = {"value": abs(call.attrs["value"]) if only_offset else 0.0} if "value" in call.attrs else {}
+    return call.forward(*xs, **changed, **value)
+
+
+def terms(call: Call, xs: list[Tensor]) -> int:
+    """The most products that one number of an affine op's value, or of its transpose, is the sum of, and a few more."""
+    op, size = call.node.op, max(x[0].numel() for x in xs)
+    if op in COMBINED:
+        shape = call.params["weight"].shape
+        count = shape[-1] + shape[-2] if op in ("linear", "matmul_right", "matmul_left") else 0
+        return 16 + (count or (shape[0] + shape[1]) * math.prod(shape[2:]))
+    if op == "avg_pool":
+        return 16 + 2 * math.prod(call.attrs["kernel"])
+    return 16 + (0 if size == call.node.size and op not in ("gather", "pick", "cumsum") else max(size, call.node.size))
