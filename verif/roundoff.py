@@ -1,23 +1,24 @@
-"""What floating-point arithmetic may do to linear bounds, bounded a priori and for all boxes inside a given one at once.
+"""What floating-point arithmetic may do to linear bounds: a priori, for all boxes inside a given one at once.
 
 Model of arithmetic (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of n products in any
 order, fused or not, is off by at most gamma(n) = n u / (1 - n u) times the sum of their sizes; TINY covers underflow.
 
-Let M be the value of the absolute network: inputs |x|, weights |W|, biases |b|, ReLU the identity. With slopes of at most
-1 the coefficients A of a backward sweep of rows c, and those of forward mode, obey |A| M <= |c| M at every node, and so
-do the values themselves, |h| <= M. Each rounding changes a coefficient or a bias, by gamma of its size, so that a bound
-is off by no more than gamma of a part of |c| M. These changes are summed by a vector T for each node, such that a bound of
-rows c on a node's value is off by at most |c| T, whatever the lines' slopes and the box (inside the given one) are:
+Let M be the value of the absolute network: inputs |x|, weights |W|, biases |b|, ReLU the identity (times 3 where
+forward mode runs, whose lines have intercepts too). With slopes of at most 1 the coefficients A of a backward sweep of
+rows c, and those of forward mode, obey |A| M <= |c| M at every node, and so do the values themselves, |h| <= M. Each
+rounding changes a coefficient or a bias by gamma of its size, so that a bound is off by no more than gamma of a part of
+|c| M. A vector T for each node sums these changes, so that a bound of rows c on the node's value is off by at most
+|c| T, whatever the lines' slopes and the box (inside the given one) are:
 
     input             T = g(2n) 3M                          the least value over a box, by its centre and radius
     y = W x + b       T = |W| T_x + 3 g(k) (|W| M_x) + g(m) |b|, k terms per number both ways, m numbers in y
-    y = bent(x)       T = s T_x + g(m) s M_x,  s = max(1, |a|)    lines through two slopes, intercept at most M_x
+    y = bent(x)       T = s (T_x + 3 g(m) M_x), s = max(1, |a|)    two slopes, intercepts of at most 2 s M_x
 
 Lines are sound on the intervals that they were made for, which are computed bounds themselves: the engine moves
 their ends outward by T_x first (`Engine.errors`). Multipliers b of ReLU signs add |b| T at their neurons.
 
-The deployed network is off from the real one by less than T of its own precision: a float evaluation is the sweep's special
-case in which every line is exact, and its inputs are floats (relaxations.md, 5.4; Szasz et al., arXiv 2506.01054).
+The deployed network is off from the real one by less than T of its own precision: a float evaluation of it sums the
+same products, with the same masses (relaxations.md, 5.4; Szasz et al., arXiv 2506.01054).
 Shape letters: B boxes, n inputs, N one node's shape.
 """
 
@@ -35,6 +36,7 @@ from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import Call
 from relaxations.sets import Box
+from verif.bounds.engine import FORWARD_INPUTS
 
 UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
@@ -46,7 +48,7 @@ COMBINED = {"linear", "matmul_right", "matmul_left", "conv", "conv_transpose"}
 
 @dataclass(frozen=True)
 class Errors:
-    """What a bound of one entry may be off by, T (*N) by node, float64; `unknown` are ops for which nothing is proved."""
+    """What a bound of one entry may be off by, T (*N) by node, float64; `unknown` ops have no proved error."""
 
     nodes: Mapping[str, Tensor]
     unknown: tuple[str, ...] = ()
@@ -66,6 +68,8 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
     """Errors of bounds computed in `dtype` over any box inside of boxes (B, n), and of the network's own values."""
     graph = graph.to(torch.float64)
     unit, tiny = UNIT[dtype], TINY[dtype]
+    inputs = graph[graph.inputs[0]].size
+    forward = inputs if inputs <= FORWARD_INPUTS else 0
     sizes: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
     unknown: list[str] = []
@@ -87,12 +91,13 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
                 size = carried + offset
             elif node.op in BENT:
                 steep = max(1.0, abs(float({**call.attrs, **call.params}.get("slope", 0.0))))
-                error, size = steep * (ts[0] + rounds * xs[0]), 2 * steep * xs[0]
+                error = steep * (ts[0] + 3 * rounds * xs[0])
+                size = (3 if forward else 1) * steep * xs[0]
             else:
                 unknown.append(node.op)
                 error, size = torch.full((1, *node.shape), math.inf).double(), torch.ones(1, *node.shape).double()
         sizes[node.name] = size + tiny
-        found[node.name] = MARGIN * (error + gamma(2 * readers[node.name] + 8, unit) * (size + tiny))
+        found[node.name] = MARGIN * (error + gamma(2 * readers[node.name] + 8 + 6 * forward, unit) * (size + tiny))
     return Errors({name: error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown)))
 
 

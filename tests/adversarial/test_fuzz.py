@@ -134,7 +134,14 @@ def test_words_with_digits(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new", [(b"X[0,0] 1.0", b"X[0,\xe2\x82] 1.0"), (b"2.0 Y", b"2.0e X"), (b"[0,1]", b"[0,9999999999999]")]
+    "old, new",
+    [
+        (b"X[0,0] 1.0", b"X[0,\xe2\x82] 1.0"),
+        (b"2.0 Y", b"2.0e X"),
+        (b"[0,1]", b"[0,9999999999999]"),
+        (b"[0,1]", b"[0,-1]"),
+        (b" 2.0 ", b" 2e99999999999999999999 "),
+    ],
 )
 def test_second_version_beyond_its_package(old: bytes, new: bytes) -> None:
     """Found here: characters cut in two and numbers beyond C++'s, for which the package has no error of its own."""

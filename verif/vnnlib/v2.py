@@ -22,6 +22,7 @@ from verif.vnnlib.source import Source
 from verif.vnnlib.v1 import combine
 
 _SCIENTIFIC = re.compile(r'"[^"]*"|;[^\n]*|(?<![\w.\]])([+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+)(?![\w.])')
+MOST_EXPONENT = 400  # of a decimal: beyond it a few characters would stand for thousands
 _TYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "Unknown": "real"}
 _COMPARE = {
     "LessEqual": "<=", "GreaterEqual": ">=", "LessThan": "<", "GreaterThan": ">", "Equal": "==", "NotEqual": "!=",
@@ -54,11 +55,14 @@ def read_second(text: bytes, file: str, given: Networks) -> tuple[Property, list
 def _parse(text: bytes, file: str) -> Any:
     import vnnlib
 
-    plain = _SCIENTIFIC.sub(lambda match: _decimal(match[1]) if match[1] else match[0], text.decode("utf-8", "replace"))
+    decoded = text.decode("utf-8", "replace")
     try:
+        plain = _SCIENTIFIC.sub(lambda match: _decimal(match[1]) if match[1] else match[0], decoded)
         return vnnlib.parse_query_string(plain)
     except vnnlib.VNNLibException as error:
         raise _error(str(error), text, file) from None
+    except PropertyError as error:
+        raise PropertyError(error.code, error.message, where=file) from None
     except UnicodeDecodeError as error:  # the package cuts a character in two when it quotes it
         message = bytes(error.object).decode("utf-8", "replace")
         raise _error(message, text, file) from None
@@ -68,6 +72,8 @@ def _parse(text: bytes, file: str) -> Any:
 
 def _decimal(number: str) -> str:
     """The package reads no exponents: 1.5e-3 becomes 0.0015, exactly."""
+    if abs(int(re.split("[eE]", number)[1])) > MOST_EXPONENT:
+        raise PropertyError("P101", f"'{number:.40}' is out of range")
     plain = format(Decimal(number), "f")
     return plain if "." in plain else plain + ".0"
 
@@ -148,6 +154,8 @@ class _Walker:
     def _variable(self, node: Any) -> Polynomial:
         first, shape = self.places[node.name]
         index = node.indices
+        if index and min(index) < 0:
+            raise PropertyError("P102", f"'{node.name}' has no entry {list(index)}")
         return {(first + (int(np.ravel_multi_index(index, shape)) if index else 0),): 1.0}
 
 
