@@ -120,7 +120,7 @@ def terms(call: Call, xs: list[Tensor]) -> int:
     if op in COMBINED:
         shape = call.params["weight"].shape
         count = shape[-1] + shape[-2] if op in ("linear", "matmul_right", "matmul_left") else 0
-        return 16 + (count or (shape[0] + shape[1]) * math.prod(shape[2:]))
+        return int(16 + (count or (shape[0] + shape[1]) * math.prod(shape[2:])))
     if op == "avg_pool":
-        return 16 + 2 * math.prod(call.attrs["kernel"])
+        return int(16 + 2 * math.prod(call.attrs["kernel"]))
     return 16 + (0 if size == call.node.size and op not in ("gather", "pick", "cumsum") else max(size, call.node.size))
