@@ -15,7 +15,9 @@ from torch import Tensor
 from graphs import Graph
 from verif.clauses import ClauseTable
 
-LAST = 2e-3  # the last step of a descent as a share of the first
+LEAST, MOST = 64, 1 << 14  # starts of a descent
+FIRST, LAST = 0.5, 2e-3  # the first step of a descent as a share of the box, and the last as a share of the first
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Attacker:
         for step in range(budget.steps):
             if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
                 break
-            rate = budget.rate * LAST ** (step / budget.steps)
+            rate = budget.rates(len(points), step)
             parts = zip(points.split(self.most), region.split(self.most), targets, strict=True)
             points = self.project(points - rate * width * torch.cat([self._direction(*part) for part in parts]), region)
             gap = self.gap(points, region)
@@ -74,11 +76,35 @@ class Attacker:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a descent may go on: steps, first step size as a share of the box, and a monotonic deadline."""
+    """How long a descent may go on: steps, a monotonic deadline, and the first step as a share of the box.
+
+    For half of the points steps fall with the square of those left: a first one of half the box carries every entry to
+    its end at once where the gradient keeps its sign, in a fifth of the steps on image networks. For the others they
+    fall geometrically, to small ones soon, which narrow valleys ask for.
+    """
 
     steps: int
-    rate: float
     deadline: float
+    rate: float = FIRST
+
+    def rates(self, count: int, step: int) -> Tensor:
+        """The sizes (P, 1) of a step as shares of the box."""
+        done = step / self.steps
+        wide = self.rate * max((1 - done) ** 2, LAST)
+        fine = self.rate / 2 * LAST**done
+        mixed = torch.arange(count) * GOLDEN % 1 < 0.5  # no pattern shared with clauses, which go by remainders
+        return torch.where(mixed, wide, fine)[:, None]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the model descends: points times steps a second (0: not known yet)."""
+
+    speed: float = 0.0
+
+    def starts(self, steps: int, seconds: float) -> int:
+        """How many points can make so many steps in about that time, within limits."""
+        return min(max(int(self.speed * seconds / steps), LEAST), MOST)
 
 
 def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -180,7 +180,7 @@ class Search:
             best = torch.topk(gap, min(DESCENTS, len(gap)), largest=False).indices
             width = 2 * (upper - lower).repeat(2, 1)[best]
             points, region = points[best], region[best]
-            points, gap = self.attacker.descend(points, width, region, Budget(10, 0.25, self.deadline))
+            points, gap = self.attacker.descend(points, width, region, Budget(10, self.deadline))
             self.attacked += time.monotonic() - begun
         for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
             yield Candidate(points[index], int(region[index]))
@@ -227,7 +227,7 @@ class Search:
         gap, begun = self.attacker.gap(points, region), time.monotonic()
         if not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
             width = (domains.upper - domains.lower).float().expand_as(points)
-            points, gap = self.attacker.descend(points, width, region, Budget(20, 0.1, self.deadline))
+            points, gap = self.attacker.descend(points, width, region, Budget(20, self.deadline, 0.2))
             self.attacked += time.monotonic() - begun
         for index in torch.nonzero(gap <= 0)[:4, 0].tolist():
             yield Candidate(points[index], int(region[index]))

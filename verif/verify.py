@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from graphs import Graph
 from relaxations.sets import Box
 from verif.alongside import Alongside
-from verif.attack import Attacker, Budget, starts
+from verif.attack import Attacker, Budget, Pace, starts
 from verif.bab import Candidate, Progress, Search, met
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
@@ -36,6 +37,9 @@ from verif.verdict import Verdict
 if TYPE_CHECKING:
     import numpy as np
 
+ATTACK, ATTACK_SHARE = 0.2, 0.1  # seconds, and share of the time so far, of one gradient descent in whole regions
+DRAWN = 8  # points drawn for each that descends
+STEPS = (25, 50, 100)  # of the descents, in turns
 POINTS = 16  # where the rounding errors of a network are measured
 OnEvent = Callable[[Progress], None]
 
@@ -115,6 +119,7 @@ class Run:
     search: Search | PointSearch | None = field(default=None, init=False)
     warnings: tuple[str, ...] = field(default=(), init=False)
     next_attack: float = field(default=0.4, init=False)
+    pace: Pace = field(default_factory=Pace, init=False)
 
     @property
     def deadline(self) -> float:
@@ -138,13 +143,13 @@ class Run:
             return self._by_points(points)
         search = self.search = self._search()
         search.share_work(64)
-        found = self._attack(search, 64, 8)
+        found = self._attack(search, 16)
         if found is not None:
             return found
         beside = Alongside(search, search.domains.where(torch.arange(len(search.domains))))
         if self.strategy.name == "exact":
             return self._alone(beside) or self._ended(search, beside)
-        attacks = _intensity()
+        steps = cycle(STEPS)
         for event in search.run():
             if isinstance(event, Candidate):
                 found = self._replayed(event.point)
@@ -152,7 +157,7 @@ class Run:
                 self.on_event(event)
             spent = time.monotonic() - self.started
             if found is None and len(search.domains) and spent > self.next_attack:
-                found = self._attack(search, *next(attacks))
+                found = self._attack(search, next(steps))
                 now = time.monotonic() - self.started
                 self.next_attack = now + 8 * (now - spent) + 0.2
             found = found or self._tried(beside.turn())
@@ -256,23 +261,38 @@ class Run:
         """Points (P, n) moved into the sets of their regions (P,)."""
         return met(self.query.property, self._inner(region), region).project(points[:, None])[:, 0]
 
-    def _attack(self, search: Search, count: int, steps: int) -> Result | None:
-        """Gradient descent from random starts in the regions of the worst open domains."""
-        generator = torch.Generator(torch.get_default_device()).manual_seed(self.strategy.seed + search.done)
-        open_domains = search.domains
-        worst = torch.topk(open_domains.worst, min(64, len(open_domains)), largest=False).indices
-        regions = torch.unique(open_domains.region[worst])
-        each = max(2, count // len(regions))
-        owner = regions.repeat_interleave(each)
-        box = self._inner(regions)
-        points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
-        budget = Budget(steps, 0.25, min(self.deadline, time.monotonic() + 5.0))
-        points, gap = search.attacker.descend(points, self._inner(owner).width, owner, budget)
+    def _attack(self, search: Search, steps: int) -> Result | None:
+        """Gradient descent from random starts in the regions of the worst open domains, and in these domains."""
+        begun = time.monotonic()
+        count = self.pace.starts(steps, max(ATTACK, ATTACK_SHARE * (begun - self.started)))
+        points, width, owner = self._starts(search, count)
+        budget = Budget(steps, min(self.deadline, begun + 5.0))
+        points, gap = search.attacker.descend(points, width, owner, budget)
         for index in torch.nonzero(gap <= 0)[:8, 0].tolist():
             found = self._replayed(points[index])
             if found is not None:
                 return found
+        self.pace = Pace(len(points) * steps / (time.monotonic() - begun))
         return None
+
+    def _starts(self, search: Search, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Points (P, n), about `count`, the widths (P, n) of the boxes they were drawn from, and their regions (P,)."""
+        generator = torch.Generator(torch.get_default_device()).manual_seed(self.strategy.seed + search.done)
+        leaves = search.domains.where(torch.topk(search.domains.worst, min(64, len(search.domains)), largest=False)[1])
+        regions = torch.unique(leaves.region)
+        sources = [(self._inner(regions), regions)]
+        if search.done > len(self.query.property.lower):  # domains are smaller than regions
+            sources.append((Box(leaves.lower, leaves.upper).to(sources[0][0].lower.dtype), leaves.region))
+        drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        for box, region in sources:
+            each = DRAWN * max(2, count // len(region) // len(sources))
+            points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
+            drawn.append((points, box.width.repeat_interleave(each, 0), region.repeat_interleave(each)))
+        points, width, region = (torch.cat(part) for part in zip(*drawn, strict=True))
+        gap = search.attacker.gap(points, region)
+        gap[:: 2 * DRAWN] = -math.inf  # half of the starts are those that look best, half are any
+        best = torch.topk(gap, len(points) // DRAWN, largest=False).indices
+        return points[best], width[best], region[best]
 
     def _replayed(self, point: Tensor) -> Result | None:
         """VIOLATED, if a replay in onnxruntime (or the torch module) confirms the point."""
@@ -297,13 +317,3 @@ class Run:
             reason,
             (search and search.why) or "none: the first bounds and points decided",
         )
-
-
-def _intensity() -> Iterator[tuple[int, int]]:
-    """Growing attacks: (starts, steps)."""
-    yield 128, 25
-    yield 512, 30
-    for _ in range(3):
-        yield 256, 60
-    while True:
-        yield 512, 100
