@@ -6,5 +6,9 @@ whole. torch is asked through public functions only.
 
 from __future__ import annotations
 
-from graphs.exported.importer import Imported as Imported, import_module as import_module
+from graphs.exported.importer import (
+    Imported as Imported,
+    import_module as import_module,
+    read_program as read_program,
+)
 from graphs.exported.today import BatchNorm as BatchNorm, Dropout as Dropout, folded as folded

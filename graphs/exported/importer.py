@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,7 +43,14 @@ def import_module(module: nn.Module, example: Tensor) -> Imported:
     Raises GraphError (G211) where torch cannot export the module, UnsupportedError (G210) where an operator has no
     graph op; both name the module's path.
     """
-    program = _exported(module, example[:1])
+    return import_program(_exported(module, example[:1]), module, example)
+
+
+def import_program(program: ExportedProgram, module: nn.Module, example: Tensor) -> Imported:
+    """The same of what torch.export made of a module, with that module's tensors.
+
+    Raises GraphError (G211) for a program of a fixed batch of several samples.
+    """
     tensors = {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -73,6 +81,34 @@ def import_module(module: nn.Module, example: Tensor) -> Imported:
     raise GraphError("G211", "the exported program has no output")
 
 
+def read_program(source: ExportedProgram | str | Path, example: Tensor | None) -> tuple[nn.Module, Imported]:
+    """A program, or its `.pt2` file (torch.export.save), as a module in evaluation mode and as a graph.
+
+    The program's own example is taken where there is no other. Raises as `import_program`, FileNotFoundError, and
+    GraphError (G211) for a file that torch cannot read.
+    """
+    program = source if not isinstance(source, str | Path) else _read(Path(source))
+    module = program.module()
+    module.training = False
+    if example is None:
+        if program.example_inputs is None:
+            raise GraphError("G211", "the program has no example of its input", help="give one to verif.compile")
+        example = program.example_inputs[0][0]
+    return module, import_program(program, module, example)
+
+
+def _read(path: Path) -> ExportedProgram:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own
+            return torch.export.load(path)
+    except Exception as error:
+        cause = str(error).strip().split("\n")[0]
+        raise GraphError("G211", f"torch cannot read '{path}' as an exported program", notes=[cause]) from error
+
+
 def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
     modes = {part: part.training for part in module.modules()}
     try:
@@ -99,6 +135,13 @@ def _input(ctx: Context, node: Node, example: Tensor) -> Var:
             "G211", f"the module takes several tensors ('{ctx.builder.inputs[0]}', '{node.name}'), one is supported"
         )
     dtype = str(example.dtype).removeprefix("torch.")
+    batch = node.meta["val"].shape[0]
+    if isinstance(batch, int) and batch != 1:
+        raise GraphError(
+            "G211",
+            f"the program is for batches of {batch} samples",
+            help="export it with one sample, or with a dynamic batch",
+        )
     name = ctx.builder.input(node.name, (example[0].numel(),), dtype)
     return ctx.emit("reshape", Var(name, (example[0].numel(),)), shape=(1, *example.shape[1:]))
 

@@ -161,3 +161,9 @@ def extreme_over(ctx: Context, x: Var, axes: Sequence[int] = (), keepdim: bool =
 def index_select(ctx: Context, x: Var, axis: int, index: Live) -> Var:
     """Constant places of an axis."""
     return ctx.emit("gather", x, params={"index": index.then(torch.Tensor.long)}, axis=axis_of(axis, x.shape))
+
+
+@converter("sym_size.int")
+def size(ctx: Context, x: Var, axis: int) -> int:
+    """The length of an axis; that of the batch is 1 (one sample at a time)."""
+    return x.shape[axis]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,3 +175,35 @@ def test_what_cannot_be_read_is_named() -> None:
         verif.margins(torch.tensor([2]), 2)
     with pytest.raises(ValueError, match="method is one of"):
         compiled.step(torch.ones(1, 3)).lower(verif.around(torch.ones(1, 3), 0.1), torch.eye(2), "exact")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["one sample", "any batch"])
+@pytest.mark.parametrize("name", ["perceptron", "residual in groups", "dense", "transformer"])
+@pytest.mark.filterwarnings("ignore")  # torch's own
+def test_bounds_are_those_of_the_exported_file(name: str, dynamic: bool, tmp_path: Path) -> None:
+    module, shape = ZOO[name]
+    module = module.double().eval()
+    x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if dynamic else None
+    program = torch.export.export(module, (x if dynamic else x[:1],), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "model.pt2")
+    region = verif.around(x, 0.02)
+    rows = torch.eye(module(x).flatten(1).shape[1])
+    expected = verif.compile(module, x).step(x).lower(region, rows, "crown")
+    for source in (program, tmp_path / "model.pt2", str(tmp_path / "model.pt2")):
+        compiled = verif.compile(source)
+        torch.testing.assert_close(compiled.step(x).lower(region, rows, "crown"), expected, rtol=1e-5, atol=1e-8)
+    assert any(p.requires_grad for p in compiled.module.parameters())
+
+
+def test_what_is_no_exported_program_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "model.pt2").write_bytes(b"nothing")
+    with pytest.raises(GraphError, match=r"(?s)G211.*model.pt2"):
+        verif.compile(tmp_path / "model.pt2")
+    with pytest.raises(FileNotFoundError):
+        verif.compile(tmp_path / "none.pt2")
+    program = torch.export.export(nn.Linear(3, 2), (torch.ones(4, 3),))
+    with pytest.raises(GraphError, match=r"(?s)G211.*batches of 4"):
+        verif.compile(program)
+    with pytest.raises(TypeError, match="example"):
+        verif.compile(nn.Linear(3, 2))

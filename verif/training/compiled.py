@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from graphs import Graph
-from graphs.exported import BatchNorm, Imported, folded, import_module
+from graphs.exported import BatchNorm, Imported, folded, import_module, read_program
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Call, Interval
@@ -20,15 +21,24 @@ from relaxations.sets import Box, InputSet
 from verif.bounds import ROUNDS, Engine
 from verif.errors import PropertyError
 
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
 Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 
 
-def compile(module: nn.Module, example: Tensor) -> Compiled:
+def compile(module: nn.Module | ExportedProgram | str | Path, example: Tensor | None = None) -> Compiled:
     """The module, ready for bounds: it shares the parameters, so that what an optimiser does shows in the next step.
 
-    `example` is a batch (B, *shape) of inputs like those to come. Raises GraphError where the module cannot be traced
-    (G211), UnsupportedError (G210) where an operator has no bounds; both name the module's path.
+    `example` is a batch (B, *shape) of inputs like those to come. Instead of a module it takes what torch.export made of
+    one (of one sample, or with a dynamic batch), or its `.pt2` file; these stay in the mode that they were exported
+    in, and need no example. Raises GraphError where the module cannot be traced or the file cannot be read (G211),
+    UnsupportedError (G210) where an operator has no bounds; both name the module's path.
     """
+    if not isinstance(module, nn.Module):
+        return Compiled(*read_program(module, example))
+    if example is None:
+        raise TypeError("verif.compile needs an example of the module's input")
     return Compiled(module, import_module(module, example))
 
 
