@@ -30,9 +30,9 @@ Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 def compile(module: nn.Module | ExportedProgram | str | Path, example: Tensor | None = None) -> Compiled:
     """The module, ready for bounds: it shares the parameters, so that what an optimiser does shows in the next step.
 
-    `example` is a batch (B, *shape) of inputs like those to come. Instead of a module it takes what torch.export made of
-    one (of one sample, or with a dynamic batch), or its `.pt2` file; these stay in the mode that they were exported
-    in, and need no example. Raises GraphError where the module cannot be traced or the file cannot be read (G211),
+    `example` is a batch (B, *shape) of inputs like those to come. Instead of a module it takes what torch.export made
+    of one (of one sample, or with a dynamic batch), or its `.pt2` file; these need no example and stay in the mode in
+    which they were exported. Raises GraphError where the module cannot be traced or the file cannot be read (G211),
     UnsupportedError (G210) where an operator has no bounds; both name the module's path.
     """
     if not isinstance(module, nn.Module):
