@@ -37,6 +37,7 @@ from graphs.ops import OPS, Kind
 from relaxations import Call
 from relaxations.sets import Box
 from verif.bounds.engine import FORWARD_INPUTS
+from verif.rounding import JUMPS
 
 UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
@@ -94,11 +95,18 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
                 error = steep * (ts[0] + 3 * rounds * xs[0])
                 size = (3 if forward else 1) * steep * xs[0]
             else:
-                unknown.append(node.op)
-                error, size = torch.full((1, *node.shape), math.inf).double(), torch.ones(1, *node.shape).double()
+                unknown.append(node.op)  # a guess, so that what is behind is not forgotten
+                size = torch.full((1, *node.shape), max(1.0, *(float(x.max()) for x in xs)), dtype=torch.float64)
+                error = gamma(64, unit) * size
         sizes[node.name] = size + tiny
         found[node.name] = MARGIN * (error + gamma(2 * readers[node.name] + 8 + 6 * forward, unit) * (size + tiny))
     return Errors({name: error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown)))
+
+
+def before_jumps(graph: Graph, box: Box) -> dict[str, Tensor]:
+    """The errors in float64 of values that an op with jumps reads, by node: there rounding of any size may decide."""
+    names = {name for node in graph if node.op in JUMPS for name in node.inputs}
+    return {name: error for name, error in errors(graph, box, torch.float64).nodes.items() if name in names}
 
 
 def absolute(call: Call, xs: list[Tensor], *, only_offset: bool = False) -> Tensor:

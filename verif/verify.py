@@ -31,6 +31,7 @@ from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.query import Property, Query, Source, compile_query
 from verif.rounding import jumps, noise
+from verif.roundoff import before_jumps
 from verif.strategy import Strategy
 from verif.verdict import Verdict
 
@@ -237,7 +238,8 @@ class Run:
         box, generator = self._inner(regions), torch.Generator(device).manual_seed(self.strategy.seed)
         points = starts(box.lower, box.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
         error = noise(single, double, points)
-        engine, exact = (Engine(graph, chunk_bytes=ration.chunk_bytes) for graph in (work, double))
+        errors = before_jumps(double, Box(*query.outer()).to(torch.float64, device)) if jump else {}
+        engine, exact = (Engine(graph, chunk_bytes=ration.chunk_bytes, errors=errors) for graph in (work, double))
         return Search(query, engine, exact, table, attacker, self.deadline, domains, error, ration, self.strategy)
 
     def _ration(self, graph: Graph) -> Ration:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,10 +54,16 @@ class Pass:
 
 
 class Engine:
-    """Bounds for one graph with a single flat input (n,); holds no state of any pass."""
+    """Bounds for one graph with a single flat input (n,); holds no state of any pass.
 
-    def __init__(self, graph: Graph, *, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self.graph, self.chunk_bytes = graph, chunk_bytes
+    `errors` are what rounding may do to bounds of a node's entries, (*N) by node (see `verif.roundoff`): intervals are
+    moved outward by as much before anything is made of them but sums.
+    """
+
+    def __init__(
+        self, graph: Graph, *, chunk_bytes: int = CHUNK_BYTES, errors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.graph, self.chunk_bytes, self.errors = graph, chunk_bytes, errors or {}
         (self.source,), self.output = graph.inputs, graph.outputs[0]
         self.calls = {node.name: Call.of(graph, node) for node in graph}
         self.exact = exact_nodes(graph)
@@ -130,7 +136,7 @@ class Engine:
         box = region.box()
         state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
         state.known = known or {}
-        state.part = None if within is None else Part(within, state.forward, state.boxes)
+        state.part = None if within is None else Part(within, state.forward, state.boxes, self.errors)
         state.seed()
         for node in self.graph:
             if node.op != INPUT:
@@ -164,6 +170,7 @@ class _State:
         self.boxed = isinstance(region, Box)
         self.boxes = len(intervals[engine.source].lower)
         self.part: Part | None = None
+        self.moved: set[str] = set()
         self.known: Mapping[str, Interval] = {}
 
     def seed(self) -> None:
@@ -184,6 +191,8 @@ class _State:
             for source, mask in zip(node.inputs, rule.undecided(call, inputs), strict=True):
                 if mask is not None and not (source in engine.exact and self.boxed) and source not in self.swept:
                     self.tighten(source, mask)
+        if name not in engine.affine:
+            self.move_outward(node.inputs)
         inputs = [self.intervals[i] for i in node.inputs]
         relaxation = self.relaxations[name] = rule.relax(call, inputs)
         interval = self.known[name] if name in self.known else rule.interval(call, inputs)
@@ -193,6 +202,15 @@ class _State:
         if self.part is not None:
             interval = self.intervals[name] = self.part.cut(name, interval)
             self.relaxations[name] = self.part.constant(relaxation, interval)
+
+    def move_outward(self, names: Sequence[str]) -> None:
+        """Make room for what rounding may have done to intervals, once."""
+        for name in names:
+            if name in self.engine.errors and name not in self.moved:
+                self.moved.add(name)
+                lower, upper = self.intervals[name]
+                error = self.engine.errors[name].to(lower)
+                self.intervals[name] = Interval(lower - error, upper + error)
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; its interval met with what the linear bounds say."""
@@ -213,6 +231,7 @@ class _State:
     def tighten(self, name: str, mask: Tensor) -> None:
         """Backward bounds of the entries of node `name` in `mask` (B, *N), met with those at hand."""
         self.swept.add(name)
+        self.moved.discard(name)
         held = self.intervals[name]
         flat = mask.reshape(len(mask), -1)
         counts = flat.sum(1)

@@ -17,12 +17,13 @@ CROSSING = 1e4  # units in the last place by which two bounds must cross for a p
 @dataclass
 class Part:
     """Limits of values by node, each (B, *N); `empty` (B,) says of which boxes no part is left, `forward` holds the
-    linear bounds of forward mode where it runs.
+    linear bounds of forward mode where it runs, `errors` what rounding may have done to bounds of values.
     """
 
     within: Mapping[str, Interval]
     forward: Mapping[str, Affine]
     boxes: int
+    errors: Mapping[str, Tensor] = field(default_factory=dict)
     crossed: list[Tensor] = field(default_factory=list)
 
     @property
@@ -39,6 +40,8 @@ class Part:
             return held
         low, high = held.lower.maximum(limit.lower), held.upper.minimum(limit.upper)
         slack = CROSSING * torch.finfo(low.dtype).eps * (1 + held.lower.abs().maximum(held.upper.abs()))
+        if name in self.errors:
+            slack = slack + 2 * self.errors[name].to(slack)
         self.crossed.append((low - high > slack).detach().reshape(self.boxes, -1).any(1))
         return Interval(low.minimum(high), low.maximum(high))
 
