@@ -108,3 +108,12 @@ def test_properties_and_slopes(small: Path) -> None:
         assert_monotone("model.onnx", BOX, increasing=["income"])
     with pytest.raises(Exception, match="name at least one feature"):
         assert_monotone("model.onnx", BOX)
+
+
+def test_the_page_on_ci(pytester: pytest.Pytester) -> None:
+    """The tests that docs/how-to/ci.md shows pass."""
+    root = Path(__file__).resolve().parent.parent.parent
+    block = (root / "docs/how-to/ci.md").read_text().split("```python\n")[1].split("```")[0]
+    (pytester.path / "cases").symlink_to(root / "cases")
+    exec(compile(block, "ci.md", "exec"), {})
+    pytester.runpytest_subprocess(*PLUGIN, "test_network.py", "--verif-timeout", "60").assert_outcomes(passed=3)
