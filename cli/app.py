@@ -9,7 +9,15 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env, Toml
 
 from cli.errors import UsageError
-from cli.options import AccuracyOptions, LipschitzOptions, MonotoneOptions, Options, ReportOptions, parse_networks
+from cli.options import (
+    AccuracyOptions,
+    CompareOptions,
+    LipschitzOptions,
+    MonotoneOptions,
+    Options,
+    ReportOptions,
+    parse_networks,
+)
 from verif import __version__
 
 _ABOUT = """Verify a neural network: a model and a property in, a verdict that was proved or replayed out.
@@ -255,3 +263,23 @@ def report(results: list[Path], /, *, options: ReportOptions = _NO_REPORT) -> in
     from cli.summary import report as run
 
     return run(results, options)
+
+
+_NO_COMPARE = CompareOptions()
+
+
+@app.command
+def compare(before: Path, after: Path, /, *, options: CompareOptions = _NO_COMPARE) -> int:
+    """Say what changed between two batches, contradictions first: exit 1 where something became worse, else 0.
+
+    Parameters
+    ----------
+    before
+        The results to compare with, such as a baseline that is kept with the sources.
+    after
+        The newer results.
+    """
+    from cli.compare import compare as run
+
+    options.check()
+    return run(before, after, options)

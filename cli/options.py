@@ -181,6 +181,22 @@ class ReportOptions:
     "Write the summary that is printed."
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CompareOptions:
+    """Flags of `verify compare`."""
+
+    junit: Path | None = None
+    "Write JUnit's XML in which only what became worse fails."
+    factor: float = 2.0
+    "Times are told where one is at least this many times the other, and at least a second."
+
+    def check(self) -> None:
+        """Raise UsageError where a value makes no sense."""
+        if not (self.factor > 1 and math.isfinite(self.factor)):
+            raise UsageError("C103", f"--factor takes a number above 1, not {self.factor:g}")
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 

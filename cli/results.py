@@ -25,6 +25,8 @@ class Row:
     spec: str
     verdict: Verdict
     seconds: float
+    digest: str = ""  # of the contents of its files, "" where it is not known
+    reason: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -68,7 +70,9 @@ class Family:
 
 def read(path: Path) -> Run:
     """A results file. Raises UsageError C109 with file:line where a row is not one of six columns."""
-    rows = []
+    rows: list[Row] = []
+    beside = path.with_name(f"{path.name}.sha256")
+    digests = beside.read_text().splitlines() if beside.is_file() else []
     with files.require(path).open(newline="", encoding="utf-8") as source:
         reader = csv.reader(source)
         for row in reader:
@@ -84,7 +88,8 @@ def read(path: Path) -> Run:
                     where=f"{path}:{reader.line_num}",
                     notes=[f"results are {', '.join(WORDS)}"],
                 ) from None
-            rows.append(Row(category, model, spec, WORDS[word], sum(times)))
+            digest = "".join(digests[len(rows) : len(rows) + 1])
+            rows.append(Row(category, model, spec, WORDS[word], sum(times), digest))
     return Run(path.stem, tuple(rows))
 
 
