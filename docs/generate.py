@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("graphs", "relaxations", "verif", "cli")
 _MADE = "<!-- made by docs/generate.py; do not edit -->\n"
 _FAMILIES = {
+    "B": "batches",
     "C": "command line",
     "G": "graph: the model",
     "P": "property",

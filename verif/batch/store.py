@@ -1,0 +1,268 @@
+"""The store of batches: one SQLite file (write-ahead log) that outlives the death of whoever writes it.
+
+| table | column | meaning |
+|---|---|---|
+| `instances` | `key` | SHA-256 of what was asked: the models', the property's and the settings' contents |
+| | `state` | `open`, `running` (claimed by the run `run`) or `done` |
+| | `verdict`, `reason` | holds, violated, unknown, timeout or error, and why where it is none of the first two |
+| | `bound`, `share` | worst bound at the end, share of the input set proved (0 to 1); NULL where not known |
+| | `domains`, `strategy` | sub-problems bounded, and the search that decided |
+| | `start_seconds` | start of the worker, where this instance was its first; else 0 |
+| | `search_seconds`, `seconds` | of the search alone; of the whole instance, reading of files included |
+| | `peak_bytes` | largest resident memory of the process that decided it |
+| | `timeout` | seconds it was given |
+| | `settings` | JSON: strategy, device, seed, memory |
+| | `hashes` | JSON: `models` (name to SHA-256) and `property` |
+| | `counterexample` | .npz of all inputs and outputs by name, as `verify replay` reads it |
+| | `inputs` | JSON: which names in it are inputs |
+| | `proof` | path of the proof, "" where there is none |
+| | `trace` | JSON: [seconds, worst bound, share, open, done] of the search, thinned out |
+| | `run` | the run that claimed or decided it |
+| `asked` | `run`, `place`, `key` | which instances a run asked, in the order of its list |
+| | `category`, `model`, `property` | how the list names them; `models` is JSON, name to file |
+| `runs` | `run`, `started`, `ended` | number and time (seconds since 1970; `ended` NULL while it runs or was killed) |
+| | `pid`, `command` | process, words of the command line |
+| | `environment`, `versions` | JSON of the machine, JSON of the libraries |
+
+Instances are keyed by content: a changed file is another instance, a renamed one is not. What a run shows are the
+instances that it asked, whoever decided them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphs.errors import VerifError
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE instances (key TEXT PRIMARY KEY, state TEXT NOT NULL, verdict TEXT, reason TEXT, bound REAL, share REAL,
+  domains INTEGER, strategy TEXT, start_seconds REAL, search_seconds REAL, seconds REAL, peak_bytes INTEGER,
+  timeout REAL, settings TEXT, hashes TEXT, counterexample BLOB, inputs TEXT, proof TEXT, trace TEXT, run INTEGER);
+CREATE TABLE asked (run INTEGER, place INTEGER, key TEXT NOT NULL, category TEXT, model TEXT, property TEXT,
+  models TEXT, PRIMARY KEY (run, place));
+CREATE TABLE runs (run INTEGER PRIMARY KEY, started REAL, ended REAL, pid INTEGER, command TEXT, environment TEXT,
+  versions TEXT);
+"""
+
+
+class StoreError(VerifError):
+    """The store of a batch cannot be read or written (codes B1..)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an instance; the columns of the same names."""
+
+    verdict: str
+    reason: str = ""
+    bound: float | None = None
+    share: float | None = None
+    domains: int = 0
+    strategy: str = ""
+    start_seconds: float = 0.0
+    search_seconds: float = 0.0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    timeout: float | None = None
+    counterexample: bytes | None = None
+    inputs: tuple[str, ...] = ()
+    proof: str = ""
+    trace: tuple[tuple[float, float, float, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One instance that a run asks."""
+
+    key: str
+    category: str
+    model: str
+    property: str
+    models: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    hashes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instance of a run with its outcome; None while it is not decided."""
+
+    entry: Entry
+    state: str
+    outcome: Outcome | None
+    run: int | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run."""
+
+    run: int
+    started: float
+    ended: float | None
+    pid: int
+    command: str
+    environment: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+class Store:
+    """An open store. Every method is one transaction: after a kill it has happened or it has not."""
+
+    def __init__(self, path: str | Path, *, write: bool = False) -> None:
+        self.path = Path(path)
+        if not write and not self.path.is_file():
+            raise StoreError("B101", "no such store", where=str(path), help="verify batch INSTANCES.csv writes one")
+        with self._told():
+            self._base = sqlite3.connect(
+                str(path) if write else f"file:{self.path.resolve()}?mode=ro", uri=not write, isolation_level=None
+            )
+            self._base.row_factory = sqlite3.Row
+            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            if write and version == 0:
+                self._create()
+            elif version != SCHEMA:
+                raise StoreError(
+                    "B102",
+                    f"this store has the schema {version}, this version of verif reads {SCHEMA}",
+                    where=str(path),
+                    help="give another --results file",
+                )
+            if write:
+                self._base.execute("BEGIN IMMEDIATE")  # a store that cannot be written is told at once
+                self._base.execute("ROLLBACK")
+
+    def _create(self) -> None:
+        if self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StoreError("B103", "this is a database of something else", where=str(self.path))
+        self._base.execute("PRAGMA journal_mode = WAL")
+        self._base.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._base.close()
+
+    def begin(self, entries: Sequence[Entry], command: str, facts: tuple[Mapping[str, Any], Mapping[str, str]]) -> int:
+        """Start a run that asks these instances; claims of runs that are dead are open again. `facts`: environment
+        and versions.
+        """
+        environment, versions = (json.dumps(dict(part)) for part in facts)
+        with self._change():
+            for held in self._base.execute("SELECT run, pid FROM runs WHERE ended IS NULL").fetchall():
+                if not _alive(held["pid"]):
+                    self._base.execute(
+                        "UPDATE instances SET state = 'open' WHERE state = 'running' AND run = ?", held[:1]
+                    )
+            run = self._base.execute(
+                "INSERT INTO runs (started, pid, command, environment, versions) VALUES (?, ?, ?, ?, ?)",
+                (time.time(), os.getpid(), command, environment, versions),
+            ).lastrowid
+            assert run is not None
+            for place, entry in enumerate(entries):
+                names = (entry.category, entry.model, entry.property, json.dumps(dict(entry.models)))
+                self._base.execute("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", (run, place, entry.key, *names))
+                self._base.execute(
+                    "INSERT OR IGNORE INTO instances (key, state, settings, hashes) VALUES (?, 'open', ?, ?)",
+                    (entry.key, json.dumps(dict(entry.settings)), json.dumps(dict(entry.hashes))),
+                )
+        return run
+
+    def end(self, run: int) -> None:
+        """The run is over; what it still claims is open again."""
+        with self._change():
+            self._base.execute("UPDATE runs SET ended = ? WHERE run = ?", (time.time(), run))
+            self._base.execute("UPDATE instances SET state = 'open' WHERE state = 'running' AND run = ?", (run,))
+
+    def claim(self, key: str, run: int, *, again: bool = False) -> bool:
+        """Take an open instance (`again`: also one that is done) for this run; False where somebody else has it."""
+        states = "('open', 'done')" if again else "('open')"
+        with self._change():
+            taken = self._base.execute(
+                f"UPDATE instances SET state = 'running', run = ? WHERE key = ? AND state IN {states}", (run, key)
+            )
+        return taken.rowcount == 1
+
+    def record(self, key: str, outcome: Outcome) -> None:
+        """Write down what came of an instance."""
+        values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+        values |= {"inputs": json.dumps(outcome.inputs), "trace": json.dumps(outcome.trace)}
+        names = ", ".join(f"{name} = :{name}" for name in values)
+        with self._change():
+            self._base.execute(f"UPDATE instances SET state = 'done', {names} WHERE key = :key", {**values, "key": key})
+
+    def rows(self, run: int | None = None) -> Iterator[Row]:
+        """The instances of a run (the last one) in the order of its list."""
+        with self._told():
+            found = self._base.execute(
+                "SELECT *, instances.run AS decided FROM asked JOIN instances USING (key) "
+                "WHERE asked.run = coalesce(?, (SELECT max(run) FROM runs)) ORDER BY place",
+                (run,),
+            )
+            yield from map(_row, found)
+
+    def runs(self) -> list[RunRecord]:
+        """Every run, the first one first."""
+        with self._told():
+            rows = self._base.execute("SELECT * FROM runs ORDER BY run").fetchall()
+        return [
+            RunRecord(**{**dict(row), "environment": json.loads(row[5]), "versions": json.loads(row[6])})
+            for row in rows
+        ]
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._told():
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._base.execute("COMMIT")
+            except BaseException:
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors in our form."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if "full" in str(error):
+                raise StoreError(
+                    "B104",
+                    "the disk is full; results up to here are kept",
+                    where=str(self.path),
+                    help="make room, then run the same command again",
+                ) from None
+            raise StoreError("B105", f"the store cannot be read or written: {error}", where=str(self.path)) from None
+
+
+def _row(row: sqlite3.Row) -> Row:
+    models, settings, hashes = (json.loads(row[name]) for name in ("models", "settings", "hashes"))
+    entry = Entry(row["key"], row["category"], row["model"], row["property"], models, settings, hashes)
+    if row["state"] != "done":
+        return Row(entry, row["state"], None, row["decided"])
+    values = {name: row[name] for name in Outcome.__dataclass_fields__}
+    values |= {"inputs": tuple(json.loads(row["inputs"])), "trace": tuple(map(tuple, json.loads(row["trace"])))}
+    return Row(entry, "done", Outcome(**values), row["decided"])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
