@@ -11,6 +11,7 @@ from cyclopts.config import Env, Toml
 from cli.errors import UsageError
 from cli.options import (
     AccuracyOptions,
+    BatchOptions,
     CompareOptions,
     LipschitzOptions,
     MonotoneOptions,
@@ -246,6 +247,24 @@ def accuracy(model: Path, /, *, options: AccuracyOptions) -> int:
 
     options.check()
     return run(model, options)
+
+
+_NO_BATCH = BatchOptions()
+
+
+@app.command
+def batch(what: Path, /, *, options: BatchOptions = _NO_BATCH) -> int:
+    """Decide many instances in processes of their own; results go to a store, and the same command goes on there.
+
+    Parameters
+    ----------
+    what
+        A list of instances (.csv: model, property, seconds), or a folder of models and properties, each with each.
+    """
+    from cli.jobs import run_batch
+
+    options.check()
+    return run_batch(what, options)
 
 
 _NO_REPORT = ReportOptions()

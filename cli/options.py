@@ -170,6 +170,39 @@ class AccuracyOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class BatchOptions:
+    """Flags of `verify batch`."""
+
+    results: Path = Path("results.db")
+    "The store of results; what is in it for the same contents is not decided again."
+    jobs: int = 1
+    "Instances that are decided at once, each in a process of its own; the processors are shared among them."
+    timeout: float | None = None
+    "Seconds for each instance, where the list does not say less."
+    memory: str | None = None
+    "Memory for each process, such as 2GB; what takes more is killed, and its instance is an error."
+    strategy: _Strategy = "auto"
+    "As for one query."
+    seed: int = 0
+    "Seed of every random choice."
+    devices: str = ""
+    "Numbers of graphics processors, with commas: each process sees one of them, and computes there."
+    retry: Annotated[bool, Parameter(negative=())] = False
+    "Decide again what ended in an error."
+    resume: Annotated[bool, Parameter(negative=())] = False
+    "Go on with a store that must be there."
+    quiet: Annotated[bool, Parameter(negative=())] = False
+    "Only the counts."
+
+    def check(self) -> None:
+        """Raise UsageError where a value makes no sense."""
+        Options(timeout=self.timeout, memory=self.memory).check()
+        if self.jobs < 1:
+            raise UsageError("C103", f"--jobs takes a number of at least 1, not {self.jobs}")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class ReportOptions:
     """Flags of `verify report`."""
 

@@ -1,0 +1,139 @@
+"""Deciding one instance: the same function in every worker, here or on another machine."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from graphs.errors import VerifError
+from verif.batch.questions import Question
+from verif.batch.store import Outcome
+from verif.query import Network, Query, compile_query
+from verif.replay import replay
+from verif.verdict import Verdict
+from verif.verify import Counterexample, verify
+
+if TYPE_CHECKING:
+    from verif.bab import Progress
+
+KEPT_MODELS = 2  # that a worker keeps loaded: instances come sorted by model
+TRACE = 200  # points of a search's progress that are kept, at most twice as many
+
+Point = tuple[float, ...]
+
+
+@dataclass
+class Trace:
+    """The progress of a search, thinned out as it grows."""
+
+    points: list[tuple[float, float, float, int, int]] = field(default_factory=list)
+    every: int = 1
+    seen: int = 0
+
+    def __call__(self, event: Progress) -> None:
+        """Take one event."""
+        self.seen += 1
+        if self.seen % self.every == 0 and math.isfinite(event.worst):
+            self.points.append((event.seconds, event.worst, event.proved_share, event.open, event.done))
+        if len(self.points) >= 2 * TRACE:
+            self.points, self.every = self.points[::2], 2 * self.every
+
+
+@dataclass
+class Answerer:
+    """Decides instances in this process, and keeps the last models loaded."""
+
+    _models: dict[Path, Network] = field(default_factory=dict)
+
+    def answer(self, question: Question, hints: Sequence[Point] = ()) -> tuple[Outcome, Point | None]:
+        """The outcome, and the point that violates the property; an exception is an outcome like any other.
+
+        `hints` are points that violated other properties of the same models: they are replayed first.
+        """
+        started = time.monotonic()
+        try:
+            return self._answer(question, hints, started)
+        except VerifError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"internal error, no verdict: {type(error).__name__}: {error}"
+        return Outcome(Verdict.ERROR.label, reason, seconds=time.monotonic() - started, timeout=question.timeout), None
+
+    def _answer(self, question: Question, hints: Sequence[Point], started: float) -> tuple[Outcome, Point | None]:
+        query = self._compile(question)
+        settings, trace, begun = question.settings, Trace(), time.monotonic()
+        found = _sibling(query, hints)
+        if found is not None:
+            seconds = time.monotonic() - started
+            outcome = Outcome(
+                Verdict.VIOLATED.label, seconds=seconds, timeout=question.timeout, strategy="none: a sibling's point"
+            )
+        else:
+            result = verify(
+                None,
+                query,
+                timeout=max(0.0, question.timeout - (begun - started)),
+                strategy=settings.strategy,
+                device=settings.device,
+                seed=settings.seed,
+                memory=settings.memory,
+                on_event=trace,
+            )
+            found, now = result.counterexample, time.monotonic()
+            share = 1.0 if result.verdict is Verdict.HOLDS else trace.points[-1][2] if trace.points else None
+            outcome = Outcome(
+                result.verdict.label,
+                result.reason,
+                result.lower_bound,
+                share,
+                result.domains,
+                result.strategy,
+                search_seconds=now - begun,
+                seconds=now - started,
+                timeout=question.timeout,
+                trace=tuple(trace.points),
+            )
+        if found is None:
+            return outcome, None
+        kept = {"counterexample": _npz(found), "inputs": tuple(found.inputs)}
+        return Outcome(**{**outcome.__dict__, **kept}), tuple(found.point.double().tolist())
+
+    def _compile(self, question: Question) -> Query:
+        if len(question.models) > 1 or question.models[0][0]:
+            return compile_query(question.property, dict(question.models))
+        path = question.models[0][1]
+        if path not in self._models:
+            from graphs.onnx import load
+
+            while len(self._models) >= KEPT_MODELS:
+                del self._models[next(iter(self._models))]
+            self._models[path] = Network("", load(path), path)
+        return compile_query(question.property, self._models[path])
+
+
+def _sibling(query: Query, hints: Sequence[Point]) -> Counterexample | None:
+    """A counterexample among points that broke other properties of these models."""
+    lower, upper = query.outer()
+    for hint in hints:
+        point = torch.tensor(hint, dtype=torch.float64)
+        if len(point) != lower.shape[1] or not bool(((point >= lower) & (point <= upper)).all(1).any()):
+            continue
+        seen = replay(query, point)
+        if seen.violated:
+            return Counterexample(seen.point, seen.inputs, seen.outputs)
+    return None
+
+
+def _npz(found: Counterexample) -> bytes:
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {**found.inputs, **found.outputs}
+    np.savez(file, **arrays)
+    return file.getvalue()
