@@ -1,0 +1,112 @@
+"""`verify batch`: verdicts, what is not done twice, and kills of anything at any time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.main import run
+from tests.cli.conftest import HOLDS, VIOLATED, model, property_text
+from verif.batch.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+Capture = pytest.CaptureFixture[str]
+
+
+def instances(folder: Path, count: int = 2) -> Path:
+    """A list of `count` queries, every second one violated."""
+    model(folder / "model.onnx")
+    for place in range(count):
+        text = f"; {place}\n" + property_text(VIOLATED if place % 2 else HOLDS)
+        (folder / f"p{place}.vnnlib").write_text(text)
+    listed = folder / "instances.csv"
+    listed.write_text("".join(f"model.onnx,p{place}.vnnlib,20\n" for place in range(count)))
+    return listed
+
+
+def verdicts(store: Path) -> list[str | None]:
+    with Store(store) as found:
+        return [row.outcome and row.outcome.verdict for row in found.rows()]
+
+
+def test_nothing_is_done_twice_and_changes_are_seen(tmp_path: Path, capsys: Capture) -> None:
+    listed, store = instances(tmp_path), tmp_path / "r.db"
+    with (tmp_path / "instances.csv").open("a") as rows:
+        rows.write("model.onnx,gone.vnnlib,20\n")
+    command = ["batch", str(listed), "--results", str(store)]
+    assert run(command) == 2
+    out, err = capsys.readouterr()
+    assert sorted(line.split()[0] for line in out.splitlines()) == ["1", "ERROR", "HOLDS", "VIOLATED"]
+    assert out.endswith("1 holds, 1 violated, 1 error\n") and "gone.vnnlib" in err
+    assert run([*command, "--resume"]) == 2
+    assert capsys.readouterr() == ("1 holds, 1 violated, 1 error\n", "3 of 3 instances are decided already\n")
+    (tmp_path / "gone.vnnlib").write_text(property_text(HOLDS))
+    (tmp_path / "p0.vnnlib").write_text(property_text(VIOLATED) + "; changed\n")
+    assert run(command) == 1
+    assert capsys.readouterr().err == "1 of 3 instances are decided already\n"
+    assert verdicts(store) == ["violated", "violated", "holds"]
+
+
+def test_usage(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "i.csv").write_text("")
+    told = {
+        "batch empty": "C117",
+        "batch x.toml": "C104",
+        "batch i.csv --jobs 0": "C103",
+        "batch i.csv --resume": "C107",
+    }
+    for command, code in told.items():
+        assert run(command.split()) == 2
+        assert f"error[{code}]" in capsys.readouterr().err
+    assert run(["batch", "i.csv"]) == 0 and capsys.readouterr().out == "no instances\n"
+
+
+def kill_and_resume(folder: Path, kills: int, seed: int) -> list[str]:
+    """Run a batch, kill the parent or a worker `kills` times at random moments, and let it end."""
+    killed: list[str] = []
+    count, chance, store = 40, random.Random(seed), folder / "r.db"
+    listed = instances(folder, count)
+    code = "from cli.main import main; main()"
+    line = [sys.executable, "-c", code, "batch", str(listed), "--results", str(store), "--jobs", "2", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    while True:
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if kills == 0:
+            assert process.wait(120) != 130
+            break
+        time.sleep(chance.uniform(0.1, 3.0))
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+        workers = [int(pid) for task in tasks for pid in task.read_text().split()]
+        target = chance.choice([process.pid, *workers])
+        os.kill(target, signal.SIGKILL)
+        kills -= 1
+        killed.append("parent" if target == process.pid else "worker")
+        if target != process.pid:
+            time.sleep(chance.uniform(0.1, 1.0))
+            process.kill()
+        process.wait(120)
+    assert subprocess.run([*line, "--retry"], env=environment, check=False, capture_output=True).returncode == 1
+    assert verdicts(store) == ["violated" if place % 2 else "holds" for place in range(count)]
+    base = sqlite3.connect(store)
+    assert base.execute("SELECT count(*), sum(state = 'done') FROM instances").fetchone() == (count, count)
+    base.close()
+    return killed
+
+
+def test_killed_twice(tmp_path: Path) -> None:
+    assert len(kill_and_resume(tmp_path, 2, 1)) == 2
+
+
+@pytest.mark.long
+def test_killed_twenty_times(tmp_path: Path) -> None:
+    assert set(kill_and_resume(tmp_path, 20, 2)) == {"parent", "worker"}
