@@ -48,7 +48,7 @@ def network() -> nn.Sequential:
     )
 
 
-def fit(net: nn.Sequential) -> None:
+def fit(net: nn.Module, steps: int = STEPS) -> None:
     """Train on images moved by NOISE in the direction that hurts most."""
     images, labels, _, _ = digits()
 
@@ -59,7 +59,7 @@ def fit(net: nn.Sequential) -> None:
         worst = torch.clamp(x + NOISE * gradient.sign(), images[pick] - NOISE, images[pick] + NOISE).clamp(0, 1)
         return F.cross_entropy(net(worst.detach()), labels[pick])
 
-    train(net, loss, STEPS, 5e-3)
+    train(net, loss, steps, 5e-3)
 
 
 def robustness(image: int, radius: float, holds: bool, because: str) -> Claim:
@@ -84,7 +84,7 @@ def write_digits(folder: Path, title: str, about: str, net: nn.Sequential, claim
     write_case(folder, title, about, model, claims, flat(net))
 
 
-def flat(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
+def flat(net: nn.Module) -> Callable[[Tensor], Tensor]:
     """The network on flat images (B, 64)."""
     return lambda x: net(x.reshape(-1, 1, SIDE, SIDE))
 

@@ -76,9 +76,9 @@ def test_every_property_of_a_case_is_listed(folder: Path) -> None:
     assert {entry.expected for entry in ENTRIES if entry.path.parent == folder} == {"holds", "violated"}
 
 
-@pytest.mark.parametrize("case", ["collision", "digits", "smooth", "lane"])
+@pytest.mark.parametrize("case", ["collision", "digits", "smooth", "lane", "attention"])
 def test_recipes_state_the_stored_properties(case: str) -> None:
-    if case in ("digits", "smooth"):
+    if case in ("digits", "smooth", "attention"):
         pytest.importorskip("sklearn", reason="scikit-learn has the digits")
     recipe = importlib.import_module(f"cases.{case}.recipe")
     outputs = {"collision": 5, "lane": recipe.STEPS + 1 if case == "lane" else 0}.get(case, 10)
