@@ -130,9 +130,7 @@ def page(rows: list[Row], images: int, timeout: float) -> str:
         "`gaussian` is SOFT with landmarks, `softplus` is LSSA. One seed each: small differences mean little.",
         "",
     ]
-    lines += [
-        f"Accuracy on all test images, certified accuracy (one pass of linear bounds) on 100, mean radius on {images}:"
-    ]
+    lines += [f"Accuracy on all test images, certified accuracy (linear bounds, one pass) on 100, radius on {images}:"]
     lines += ["", f"| network | accuracy | {shares} | mean certified radius | s an image |", "|---" * 7 + "|"]
     for row in rows:
         cells = [f"{100 * v:.1f} %" for v in (row.natural, *row.certified)]
