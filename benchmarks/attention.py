@@ -137,9 +137,9 @@ def page(rows: list[Row], images: int, timeout: float) -> str:
         lines.append(f"| {row.name} | {' | '.join(cells)} | {row.radius:.4f} | {row.seconds:.4f} |")
     lines += ["", f"Verdicts of `verify` on {images} images, at most {timeout:g} s each: holds / violated / open"]
     lines += [
-        "(an image that is classified wrongly is violated). HOLDS that 200 restarts of descent contradict: last column.",
-        "",
         "(an image classified wrongly is violated). Last column: HOLDS that 200 restarts of descent contradict.",
+        "",
+    ]
     lines += [f"| network | {' | '.join(f'{eps:g}' for eps in RADII)} | wrong |", "|---" * 5 + "|"]
     for row in rows:
         counts = [" / ".join(str(n) for n in row.verdicts[eps].values()) for eps in RADII]
