@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from relaxations.finite import all_finite, known
 from relaxations.rule import Call, Interval, rule
@@ -13,6 +15,31 @@ from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
 
 _SLOPES = {"relu": 0.0, "abs": -1.0}
+
+
+class Chord(torch.autograd.Function):
+    """Slope and intercept of ReLU's upper line over boxes, with a third of the operations that the tape would take."""
+
+    @staticmethod
+    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """For ends (B, *N); rounded outward."""
+        info = torch.finfo(lower.dtype)
+        left, right = lower.clamp(max=0), upper.relu()
+        width = (right - left).clamp_(min=info.tiny)
+        share = right / width
+        ctx.save_for_backward(lower, upper, width, share)
+        bias = (share * left).neg_().maximum((1 - share).mul_(right))
+        return share, bias.mul_(1 + 2 * info.eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        """With w = u - l: dk/du = (1 - k) / w, dk/dl = k / w, and d(-k l) = -l dk - k dl."""
+        lower, upper, width, share = ctx.saved_tensors
+        of_share, of_bias = grads
+        rate = torch.addcmul(of_share, of_bias, lower.clamp(max=0), value=-1).div_(width)
+        of_lower = (rate - of_bias).mul_(share).masked_fill_(lower >= 0, 0)
+        return of_lower, rate.mul_(1 - share).masked_fill_(upper <= 0, 0)
 
 
 @rule("relu", "leaky_relu", "prelu", "abs")
@@ -62,6 +89,10 @@ class BentRule(ScalarRule):
     def lines(self, call: Call, box: Interval) -> ScalarLines:
         """Chord and adaptive line."""
         a = self.slope(call)
+        if not isinstance(a, Tensor) and a == 0 and torch.is_grad_enabled() and any(x.requires_grad for x in box):
+            chord, bias = Chord.apply(*box)  # type: ignore[no-untyped-call]
+            if all_finite(bias):
+                return ScalarLines(self._flat(a, box), None, chord, bias)
         info = torch.finfo(box.lower.dtype)
         left, right = box.lower.clamp(max=0), box.upper.relu()
         share = right / (right - left).clamp(min=info.tiny)
