@@ -25,6 +25,7 @@ from relaxations.kernels.tiles import TileSweep
 from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
+from verif.bounds.entries import by_pixel, meet, ordered
 from verif.bounds.part import Part
 from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Given, Sweep
@@ -226,7 +227,7 @@ class _State:
             return interval
         box = self.region.box()
         lower, upper = least_and_most(pushed, box.center, box.radius)
-        return _meet(interval, lower, upper)
+        return meet(interval, lower, upper)
 
     def tighten(self, name: str, mask: Tensor) -> None:
         """Backward bounds of the entries of node `name` in `mask` (B, *N), met with those at hand."""
@@ -242,9 +243,9 @@ class _State:
         limit = max(1, self.engine.limit(lower, name) // 2)
         tiled = self.tiles.sweep(name)
         if tiled is not None:
-            self._tiled(tiled, _by_pixel(flat, tiled.channels), (lower, upper))
+            self._tiled(tiled, by_pixel(flat, tiled.channels), (lower, upper))
         elif self.engine.is_map(name):
-            self._ragged(name, _by_pixel(flat, self.engine.graph[name].shape[1]), limit, (lower, upper))
+            self._ragged(name, by_pixel(flat, self.engine.graph[name].shape[1]), limit, (lower, upper))
         elif self.engine.has_tokens(name):
             owners, entries = flat.nonzero(as_tuple=True)
             self._ragged(name, (owners, entries), limit, (lower, upper))
@@ -254,7 +255,7 @@ class _State:
             owners, entries = flat.nonzero(as_tuple=True)
             self._ragged(name, (owners, entries), limit, (lower, upper))
         shape = held.lower.shape
-        self.intervals[name] = _ordered(lower.reshape(shape), upper.reshape(shape))
+        self.intervals[name] = ordered(lower.reshape(shape), upper.reshape(shape))
         if self.part is not None:
             self.intervals[name] = self.part.cut(name, self.intervals[name])
 
@@ -346,19 +347,3 @@ class _State:
         slopes, bias = slopes.expand(boxes, *slopes.shape[1:]), bias.expand(boxes, *bias.shape[1:])
         lower = bias + self.region.minimize(slopes, owner)
         return torch.where(lower.isnan(), -math.inf, lower), slopes, bias
-
-
-def _by_pixel(mask: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Boxes and flat entries in a mask (B, C * H * W), ordered so that rows of one pixel stand together."""
-    boxes, places = mask.reshape(len(mask), channels, -1).transpose(1, 2).flatten(1).nonzero(as_tuple=True)
-    return boxes, places % channels * (mask.shape[1] // channels) + places // channels
-
-
-def _meet(held: Interval, lower: Tensor, upper: Tensor) -> Interval:
-    """Intersection that ignores NaN (a bound that could not be computed)."""
-    return _ordered(torch.fmax(held.lower, lower), torch.fmin(held.upper, upper))
-
-
-def _ordered(lower: Tensor, upper: Tensor) -> Interval:
-    """Two sound bounds may cross by rounding only: then both ends are kept, in order."""
-    return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))

@@ -1,0 +1,24 @@
+"""Entries of bounds: in which order they are swept, and what of two bounds is kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from relaxations import Interval
+
+
+def by_pixel(mask: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Boxes and flat entries in a mask (B, C * H * W), ordered so that rows of one pixel stand together."""
+    boxes, places = mask.reshape(len(mask), channels, -1).transpose(1, 2).flatten(1).nonzero(as_tuple=True)
+    return boxes, places % channels * (mask.shape[1] // channels) + places // channels
+
+
+def meet(held: Interval, lower: Tensor, upper: Tensor) -> Interval:
+    """Intersection that ignores NaN (a bound that could not be computed)."""
+    return ordered(torch.fmax(held.lower, lower), torch.fmin(held.upper, upper))
+
+
+def ordered(lower: Tensor, upper: Tensor) -> Interval:
+    """Two sound bounds may cross by rounding only: then both ends are kept, in order."""
+    return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
