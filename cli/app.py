@@ -277,7 +277,7 @@ def report(results: list[Path], /, *, options: ReportOptions = _NO_REPORT) -> in
     Parameters
     ----------
     results
-        Files that --results wrote, or the results.csv of another tool; of two files the differences are shown too.
+        Stores (.db) or results.csv of batches or of another tool; of two the differences are shown too.
     """
     from cli.summary import report as run
 

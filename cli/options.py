@@ -210,6 +210,10 @@ class ReportOptions:
     "Write one self-contained page."
     junit: Path | None = None
     "Write JUnit's XML of the first file, for a build server."
+    csv: Path | None = None
+    "Write a table with a row for every instance of every file."
+    json: Path | None = None
+    "Write the same table as JSON."
     markdown: Path | None = None
     "Write the summary that is printed."
 

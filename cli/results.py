@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ from pathlib import Path
 
 from cli import files
 from cli.errors import UsageError
+from verif.batch.store import Outcome, RunRecord, Store
 from verif.verdict import Verdict
 
+_SQLITE = b"SQLite format 3\0"
 WORDS = {verdict.vnncomp: verdict for verdict in Verdict}
 
 
@@ -26,7 +29,7 @@ class Row:
     verdict: Verdict
     seconds: float
     digest: str = ""  # of the contents of its files, "" where it is not known
-    reason: str = ""
+    outcome: Outcome | None = None  # what a store knows besides
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -45,6 +48,8 @@ class Run:
 
     name: str
     rows: tuple[Row, ...]
+    pending: int = 0  # instances that a store has no outcome of yet
+    record: RunRecord | None = None  # machine, versions and command, where a store has them
 
     @property
     def solved(self) -> list[Row]:
@@ -69,11 +74,17 @@ class Family:
 
 
 def read(path: Path) -> Run:
-    """A results file. Raises UsageError C109 with file:line where a row is not one of six columns."""
+    """The last run of a store, or a results file.
+
+    Raises UsageError C109 with file:line where a row is not one of six columns, StoreError where a store is damaged.
+    """
+    with files.require(path).open("rb") as head:
+        if head.read(len(_SQLITE)) == _SQLITE:
+            return _stored(path)
     rows: list[Row] = []
     beside = path.with_name(f"{path.name}.sha256")
     digests = beside.read_text().splitlines() if beside.is_file() else []
-    with files.require(path).open(newline="", encoding="utf-8") as source:
+    with path.open(newline="", encoding="utf-8", errors="replace") as source:
         reader = csv.reader(source)
         for row in reader:
             try:
@@ -91,6 +102,20 @@ def read(path: Path) -> Run:
             digest = "".join(digests[len(rows) : len(rows) + 1])
             rows.append(Row(category, model, spec, WORDS[word], sum(times), digest))
     return Run(path.stem, tuple(rows))
+
+
+def _stored(path: Path) -> Run:
+    labels, rows, pending = {verdict.label: verdict for verdict in Verdict}, [], 0
+    with Store(path) as store:
+        for held in store.rows():
+            entry, outcome = held.entry, held.outcome
+            if outcome is None:
+                pending += 1
+                continue
+            verdict, digest = labels[outcome.verdict], json.dumps(dict(entry.hashes), sort_keys=True)
+            rows.append(Row(entry.category, entry.model, entry.property, verdict, outcome.seconds, digest, outcome))
+        records = store.runs()
+    return Run(path.stem, tuple(rows), pending, records[-1] if records else None)
 
 
 def families(run: Run) -> list[Family]:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from cli import files
+from cli.charts import cactus, examples, progress, scatter
 from cli.errors import UsageError
 from cli.options import ReportOptions
-from cli.results import Run, changes, disagreements, families, read
+from cli.results import Row, Run, changes, disagreements, families, read
 from verif import __version__
 from verif.verdict import Verdict
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")
-_WIDTH, _HEIGHT, _LEFT, _TOP = 520, 260, 56, 16
+_KNOWN = ("reason", "bound", "domains", "strategy", "timeout", "peak_bytes", "proof")
 
 
 def report(results: Sequence[Path], options: ReportOptions) -> int:
     """Read the runs, write what was asked for, and print the summary."""
+    files.require_writable(options.html, options.junit, options.csv, options.json, options.markdown)
     runs = [read(path) for path in results]
     if not any(run.rows for run in runs):
         raise UsageError("C104", "there are no results to report", where=str(results[0]))
@@ -31,6 +36,10 @@ def report(results: Sequence[Path], options: ReportOptions) -> int:
         files.write(options.html, page(runs))
     if options.junit is not None:
         files.write(options.junit, junit(runs[0]))
+    if options.csv is not None:
+        files.write(options.csv, as_csv(runs))
+    if options.json is not None:
+        files.write(options.json, json.dumps(list(table(runs)), indent=1) + "\n")
     text = markdown(runs)
     if options.markdown is not None:
         files.write(options.markdown, text)
@@ -43,6 +52,7 @@ def markdown(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
         words = ", ".join(f"{count} {label}" for label, count in run.counts().items())
+        words += f", {run.pending} not decided yet" if run.pending else ""
         lines += [f"**{run.name}**: {len(run.rows)} instances, {words}", ""]
         lines += ["| category | solved | of | median s | longest s |", "|---|---|---|---|---|"]
         for one in families(run):
@@ -82,10 +92,48 @@ def page(runs: Sequence[Run]) -> str:
         "open": [(run.name, row) for run in runs for row in run.rows if not row.solved],
         "contradictions": disagreements(runs[0], runs[1]) if len(runs) == 2 else [],
         "changes": changes(runs[0], runs[1]) if len(runs) == 2 else [],
-        "cactus": _cactus(runs),
+        "cactus": cactus(runs),
+        "scatter": scatter(runs[0], runs[1]) if len(runs) == 2 else None,
+        "progress": progress(runs),
+        "examples": examples(runs),
+        "again": again,
         "version": __version__,
     }
     return _template().render(**facts)
+
+
+def again(row: Row) -> str:
+    """The command that gives an instance without an answer more time."""
+    given = row.outcome.timeout if row.outcome is not None else None
+    longer = f"{10 * (given or max(row.seconds, 1.0)):.0f}"
+    return shlex.join(["verify", row.model, row.spec, "--timeout", longer, "--explain"])
+
+
+def table(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """Every row of every run with what is known of it."""
+    for run in runs:
+        for row in run.rows:
+            facts: dict[str, Any] = {
+                "run": run.name,
+                "category": row.category,
+                "model": row.model,
+                "property": row.spec,
+            }
+            facts |= {"verdict": row.verdict.label, "seconds": round(row.seconds, 3)}
+            out = row.outcome
+            more = None if out is None else {name: getattr(out, name) for name in _KNOWN}
+            if more is not None and not math.isfinite(more["bound"] or 0.0):
+                more["bound"] = None
+            yield facts | (more or dict.fromkeys(_KNOWN))
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """The table with a head line."""
+    written = io.StringIO()
+    rows = csv.DictWriter(written, ["run", "category", "model", "property", "verdict", "seconds", *_KNOWN])
+    rows.writeheader()
+    rows.writerows(table(runs))
+    return written.getvalue()
 
 
 def _template() -> Template:
@@ -93,25 +141,3 @@ def _template() -> Template:
 
     here = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=here, autoescape=True, undefined=StrictUndefined).get_template("page.html")
-
-
-def _cactus(runs: Sequence[Run]) -> dict[str, Any]:
-    """Solved instances against time, each within so many seconds; the seconds in decades."""
-    times = [sorted(row.seconds for row in run.solved) for run in runs]
-    most, slowest = max(map(len, times), default=0) or 1, max((max(t) for t in times if t), default=1.0)
-    low, high = -1.0, max(1.0, math.ceil(math.log10(max(slowest, 1e-9))))
-
-    def place(seconds: float, count: int) -> str:
-        right = (math.log10(max(seconds, 0.1)) - low) / (high - low)
-        return f"{_LEFT + _WIDTH * right:.1f},{_TOP + _HEIGHT * (1 - count / most):.1f}"
-
-    lines = []
-    for number, (run, own) in enumerate(zip(runs, times, strict=True)):
-        corners = [place(own[0], 0)] if own else []
-        for count, seconds in enumerate(own, 1):
-            corners += [place(seconds, count - 1), place(seconds, count)]
-        lines.append((run.name, _COLOURS[number % len(_COLOURS)], " ".join(corners)))
-    decades = range(int(low), int(high) + 1)
-    ticks = [(_LEFT + _WIDTH * (k - low) / (high - low), f"{10.0**k:g}") for k in decades]
-    edges = {"top": _TOP, "bottom": _TOP + _HEIGHT, "left": _LEFT, "right": _LEFT + _WIDTH}
-    return {"lines": lines, "ticks": ticks, "most": most, **edges}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from cli.main import run
+from verif.batch.store import Entry, Outcome, Store
 
 Capture = pytest.CaptureFixture[str]
 FIRST = """family,a.onnx,<p1>.vnnlib,0.0,unsat,1.5
@@ -43,7 +52,7 @@ class Page(HTMLParser):
         self.external += [str(facts[name]) for name in ("src", "href") if facts.get(name)]
         if tag == "tr" and facts.get("data-verdict"):
             self.verdicts.append(str(facts["data-verdict"]))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -93,3 +102,80 @@ def test_what_is_no_result(here: Path, text: str, message: str, capsys: Capture)
     assert run(["report", "bad.csv"]) == 2
     assert capsys.readouterr().err.startswith(message)
     assert run(["report", "none.csv"]) == 2
+
+
+def stored(path: Path, names: str = "abcd") -> None:
+    """A store of four instances of all kinds (one has no outcome yet)."""
+    saved = io.BytesIO()
+    np.savez(saved, X=np.arange(16.0).reshape(1, 1, 4, 4), Y=np.array([[0.25, 0.5]]))
+    trace = ((0.1, -1.0, 0.25, 3, 4), (2.0, -0.5, 0.5, 2, 9))
+    outcomes = [
+        Outcome("holds", bound=0.5, domains=1, seconds=0.5, trace=trace),
+        Outcome("violated", seconds=1.0, counterexample=saved.getvalue(), inputs=("X",)),
+        Outcome("timeout", "the time was used up", -np.inf, 0.5, 7, seconds=30.0, timeout=30.0, trace=trace),
+    ]
+    entries = [Entry(f"k{name}", "c", "m.onnx", f"<{name}>.vnnlib", {}, {}, {"property": name}) for name in names]
+    with Store(path, write=True) as store:
+        number = store.begin(entries, "verify batch i.csv", ({"processors": 2}, {"torch": "2"}))
+        for entry, outcome in zip(entries, outcomes, strict=False):
+            assert store.claim(entry.key, number)
+            store.record(entry.key, outcome)
+        store.end(number)
+
+
+def test_a_store(here: Path, capsys: Capture) -> None:
+    stored(here / "r.db")
+    line = ["report", "r.db", "--html", "r.html", "--csv", "t.csv", "--json", "t.json", "--junit", "j.xml"]
+    assert run(line) == 0
+    assert "**r**: 3 instances, 1 holds, 1 violated, 1 timeout, 1 not decided yet" in capsys.readouterr().out
+    text = (here / "r.html").read_text()
+    page = Page(text)
+    assert not page.open and not page.external and page.verdicts == ["holds", "violated", "timeout"]
+    assert "verify m.onnx &#39;&lt;c&gt;.vnnlib&#39; --timeout 300 --explain" in text
+    assert text.count("<rect x=") == 16 and '"#ffffff"' in text  # the counterexample's picture
+    assert "X = [0, 1, 2," in text and "Y = [0.25, 0.5]" in text
+    assert 'points="10.0,37.5 200.0,25.0"' in text and "processors: 2" in text and "verify batch i.csv" in text
+    table = json.loads((here / "t.json").read_text())
+    assert [row["domains"] for row in table] == [1, 0, 7] and table[2]["bound"] is None
+    assert [row["verdict"] for row in csv.DictReader(io.StringIO((here / "t.csv").read_text()))] == page.verdicts
+    assert run(["compare", "r.db", "r.db"]) == 0 and "3 of 3 unchanged" in capsys.readouterr().out
+
+
+def test_ten_thousand_rows_are_quick(here: Path) -> None:
+    rows = (f"c{k % 9},m.onnx,p{k}.vnnlib,0,{('unsat', 'sat', 'timeout')[k % 3]},{k / 999}\n" for k in range(10_000))
+    (here / "many.csv").write_text("".join(rows))
+    started = time.process_time()
+    assert run(["report", "many.csv", "many.csv", "--html", "r.html"]) == 0
+    assert time.process_time() - started < 10 and (here / "r.html").stat().st_size < 12_000_000
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_in_a_browser(width: int, here: Path) -> None:
+    """Scripts run without an error, nothing is wider than the window, and the filter and the sorting work."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    stored(here / "r.db")
+    assert run(["report", "r.db", "first.csv", "--html", "r.html"]) == 0
+    probe = """<script>
+    const told = [];
+    try {
+      choose(), chosen.value = "holds", choose();
+      told.push([...body.rows].filter(row => !row.hidden).length);
+      document.querySelectorAll("th[data-sort]")[5].click();
+      told.push(body.rows[0].cells[5].textContent, document.documentElement.scrollWidth <= window.innerWidth);
+    } catch (error) { told.push(error.message); }
+    document.title = JSON.stringify(told);
+    </script></body>"""
+    (here / "r.html").write_text((here / "r.html").read_text().replace("</body>", probe))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    more = f"--disable-component-update --disable-sync --user-data-dir={here / 'profile'} --window-size={width},900"
+    done = subprocess.run(
+        [browser, *flags.split(), *more.split(), "--dump-dom", f"file://{here / 'r.html'}"],
+        env={**os.environ, "HOME": str(here)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert '<title>[2,"0.100",true]</title>' in done.stdout, done.stderr[-2000:]
