@@ -259,7 +259,8 @@ def batch(what: Path, /, *, options: BatchOptions = _NO_BATCH) -> int:
     Parameters
     ----------
     what
-        A list of instances (.csv: model, property, seconds), or a folder of models and properties, each with each.
+        A list of instances (.csv: model, property, seconds), a job (.toml) that makes them from a dataset, or a folder
+        of models and properties, each with each.
     """
     from cli.jobs import run_batch
 

@@ -14,6 +14,7 @@ from cli import files
 from cli.batch import read_instances
 from cli.decide import INTERRUPTED, stem, worst
 from cli.errors import UsageError
+from cli.jobfile import TIMEOUT, read_job
 from cli.options import BatchOptions, memory_bytes
 from verif.verdict import Verdict
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from verif.batch.store import Outcome
 
 VERDICTS = {verdict.label: verdict for verdict in Verdict}
-TIMEOUT = 60.0  # seconds for each instance of a folder
 
 
 def run_batch(what: Path, options: BatchOptions) -> int:
@@ -76,8 +76,11 @@ def _questions(what: Path, options: BatchOptions) -> Iterator[Question]:
     if what.is_dir():
         yield from _folder(what, options, settings)
         return
+    if what.suffix == ".toml":
+        yield from read_job(files.require(what), options, settings)
+        return
     if what.suffix != ".csv":
-        raise UsageError("C104", f"a batch is a list of instances (.csv) or a folder, not '{what}'")
+        raise UsageError("C104", f"a batch is a list of instances (.csv), a job (.toml) or a folder, not '{what}'")
     for row in read_instances(files.require(what)):
         models = tuple((name, row.folder / file) for name, file in row.networks or [("", row.onnx)])
         seconds = min(row.timeout, options.timeout or row.timeout)

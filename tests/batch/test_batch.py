@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from cli.main import run
@@ -61,7 +63,8 @@ def test_usage(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "i.csv").write_text("")
     told = {
         "batch empty": "C117",
-        "batch x.toml": "C104",
+        "batch x.txt": "C104",
+        "batch x.toml": "C107",
         "batch i.csv --jobs 0": "C103",
         "batch i.csv --resume": "C107",
     }
@@ -110,3 +113,47 @@ def test_killed_twice(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_killed_twenty_times(tmp_path: Path) -> None:
     assert set(kill_and_resume(tmp_path, 20, 2)) == {"parent", "worker"}
+
+
+JOB = """
+timeout = 20
+[[robustness]]
+model = "model.onnx"
+data = "data.npz"
+eps = [0.1, 0.9]
+least = 0
+most = 1
+"""
+
+
+def test_a_job_makes_instances_of_a_dataset(tmp_path: Path, capsys: Capture) -> None:
+    """y = (x0, x1): the larger coordinate wins as long as both cannot meet."""
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "same", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", x=np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), y=np.array([0, 0]))
+    (tmp_path / "job.toml").write_text(JOB)
+    assert run(["batch", str(tmp_path / "job.toml"), "--results", str(tmp_path / "r.db")]) == 1
+    assert capsys.readouterr().out.endswith("1 holds, 3 violated\n")
+    assert verdicts(tmp_path / "r.db") == ["holds", "violated", "violated", "violated"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[robustness]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [-1]",
+        "[[robustness]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [0.1]\nnorm = ['3']",
+        "[[robustness]]\nmodel = 'model.onnx'\neps = [0.1]",
+        "[[robustness]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [0.1]\nradius = 1",
+        "timeout = 20",
+        "timeout =",
+    ],
+)
+def test_jobs_that_say_nothing(text: str, tmp_path: Path, capsys: Capture) -> None:
+    model(tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", x=np.zeros((1, 2)), y=np.zeros(1))
+    (tmp_path / "job.toml").write_text(text)
+    assert run(["batch", str(tmp_path / "job.toml"), "--results", str(tmp_path / "r.db")]) == 2
+    assert "error[C118]" in capsys.readouterr().err

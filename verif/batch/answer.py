@@ -16,6 +16,7 @@ import torch
 from graphs.errors import VerifError
 from verif.batch.questions import Question
 from verif.batch.store import Outcome
+from verif.properties import robustness
 from verif.query import Network, Query, compile_query
 from verif.replay import replay
 from verif.verdict import Verdict
@@ -28,6 +29,7 @@ KEPT_MODELS = 2  # that a worker keeps loaded: instances come sorted by model
 TRACE = 200  # points of a search's progress that are kept, at most twice as many
 
 Point = tuple[float, ...]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Answerer:
     """Decides instances in this process, and keeps the last models loaded."""
 
     _models: dict[Path, Network] = field(default_factory=dict)
+    _datasets: dict[Path, tuple[Array, Array]] = field(default_factory=dict)
 
     def answer(self, question: Question, hints: Sequence[Point] = ()) -> tuple[Outcome, Point | None]:
         """The outcome, and the point that violates the property; an exception is an outcome like any other.
@@ -109,14 +112,32 @@ class Answerer:
     def _compile(self, question: Question) -> Query:
         if len(question.models) > 1 or question.models[0][0]:
             return compile_query(question.property, dict(question.models))
-        path = question.models[0][1]
+        network = self._network(question.models[0][1])
+        if question.around is None:
+            return compile_query(question.property, network)
+        around = question.around
+        x, y = self._data(question.property)
+        asked = robustness(
+            network, x[around.index], around.eps, norm=around.norm, label=int(y[around.index]), clip=around.clip
+        )
+        return compile_query(asked, network)
+
+    def _network(self, path: Path) -> Network:
+        """A model, loaded once for its instances."""
         if path not in self._models:
             from graphs.onnx import load
 
             while len(self._models) >= KEPT_MODELS:
                 del self._models[next(iter(self._models))]
             self._models[path] = Network("", load(path), path)
-        return compile_query(question.property, self._models[path])
+        return self._models[path]
+
+    def _data(self, path: Path) -> tuple[Array, Array]:
+        """Samples and labels of the last dataset."""
+        if path not in self._datasets:
+            with np.load(path, allow_pickle=False) as file:
+                self._datasets = {path: (file["x"], file["y"])}
+        return self._datasets[path]
 
 
 def _sibling(query: Query, hints: Sequence[Point]) -> Counterexample | None:

@@ -24,8 +24,21 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Around:
+    """Local robustness around sample `index` of a dataset: within `eps` in a norm, every input in `clip`."""
+
+    index: int
+    eps: float
+    norm: float
+    clip: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Question:
-    """One instance: a property file and the models by name ("" where there is only one), within `timeout` seconds."""
+    """One instance: a property file and the models by name ("" where there is only one), within `timeout` seconds.
+
+    With `around` the property is local robustness, and its file a dataset of samples x and labels y (.npz).
+    """
 
     category: str
     title: str
@@ -33,6 +46,7 @@ class Question:
     property: Path
     timeout: float
     settings: Settings
+    around: Around | None = None
 
     def hashes(self) -> dict[str, object]:
         """SHA-256 of its files as they are now."""
@@ -40,13 +54,17 @@ class Question:
 
     def key(self) -> str:
         """SHA-256 of all that the answer depends on: contents, settings and the time allowed."""
-        asked = {"hashes": self.hashes(), "settings": asdict(self.settings), "timeout": self.timeout}
+        asked: dict[str, object] = {"hashes": self.hashes(), "settings": asdict(self.settings), "timeout": self.timeout}
+        if self.around is not None:
+            asked["around"] = {**asdict(self.around), "norm": str(self.around.norm)}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def entry(self) -> Entry:
         """How the store names it."""
         models = {name: str(file) for name, file in self.models}
-        names = ", ".join(dict.fromkeys(models.values())), str(self.property)
+        around = self.around
+        asked = "" if around is None else f"[{around.index}] eps {around.eps:g} norm {around.norm:g}"
+        names = ", ".join(dict.fromkeys(models.values())), f"{self.property}{asked}"
         return Entry(self.key(), self.category, *names, models, asdict(self.settings), self.hashes())
 
     def weight(self) -> tuple[int, str, int]:
