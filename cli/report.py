@@ -42,6 +42,8 @@ def text(result: Result, title: str, replay: str = "", *, explain: bool = False)
     lines = [verdict_line(result, title)]
     if explain:
         lines.append(f"  strategy {result.strategy}")
+        if result.rounding:
+            lines.append(f"  rounding {result.rounding}")
     if result.reason and result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT, Verdict.ERROR):
         lines.append(f"  because  {result.reason}")
     if result.counterexample is not None:
@@ -69,6 +71,7 @@ def as_json(result: Result, facts: Mapping[str, Any]) -> str:
         "seconds": round(result.seconds, 6),
         "reason": result.reason,
         "strategy": result.strategy,
+        "rounding": result.rounding or None,
         "warnings": list(result.warnings),
         "counterexample": None if cex is None else {"inputs": _plain(cex.inputs), "outputs": _plain(cex.outputs)},
     }

@@ -18,7 +18,8 @@ from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
 from verif.query import Property, Query
-from verif.rounding import EPS, of_terms
+from verif.rounding import Allowance, of_terms
+from verif.roundoff import Unrounded
 from verif.strategy import RegionSearch, Strategy, Task
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
@@ -50,7 +51,7 @@ class Candidate:
 @dataclass
 class Search:
     """The search for one query. `engine` bounds in the precision of `domains`, `exact` in float64 where rounding could
-    matter; `noise` (M,) is what it may add to float32 bounds (see `rounding.py`); `ration` is what memory allows.
+    matter; `allowance` is what it may add to bounds; `ration` is what memory allows.
     """
 
     query: Query
@@ -60,7 +61,7 @@ class Search:
     attacker: Attacker
     deadline: float
     domains: Domains
-    noise: Tensor
+    allowance: Allowance
     ration: Ration = UNLIMITED
     strategy: Strategy = field(default_factory=Strategy)
     why: str = ""
@@ -75,6 +76,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.chance = self.strategy.chance
+        self.unrounded = None if self.allowance.unproved else Unrounded.of(self.engine.graph)
 
     def run(self) -> Iterator[Progress | Candidate]:
         """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
@@ -105,9 +107,10 @@ class Search:
         """Bound a batch: per survivor its clause gaps, the pass, the domains and the deciding atoms, all filtered."""
         result = self.passed(batch)
         gaps, atoms = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
-        worst = self.table.worst(gaps)
+        worst = self.table.worst(gaps).maximum(self.certain(result, batch))
         plain = self.table.worst(self.table.gaps(result.lower, batch.region)[0])
-        close = ((worst <= 0) & (plain > 0)).nonzero()[:, 0]
+        counts = self.allowance.counts(result.lower.dtype)
+        close = ((plain > 0) & ((worst <= 0) | (not counts))).nonzero()[:, 0]
         if len(close):
             worst[close] = self.confirm(batch.where(close))
         refuted = worst > 0
@@ -121,6 +124,13 @@ class Search:
         steep = result.slopes if result.steep is None else result.steep
         kept = Pass(*tensors, result.intervals, result.relaxations, steep[keep])
         return gaps[keep], kept, batch.where(keep), atoms[keep]
+
+    def certain(self, result: Pass, batch: Domains) -> Tensor:
+        """Gaps (B,) by the ends of intervals that nothing has rounded, where there are such."""
+        if self.unrounded is None or self.unrounded.name not in result.intervals:
+            return torch.full((len(batch),), -math.inf, dtype=torch.float64)
+        lower = self.unrounded.lower(result.intervals[self.unrounded.name])
+        return self.table.worst(self.table.gaps(lower, batch.region)[0])
 
     def passed(self, batch: Domains) -> Pass:
         """One pass over a batch; where whole passes are dear, first one with cheap intermediate bounds."""
@@ -147,23 +157,20 @@ class Search:
         return (INSIDE,) if self.done else FIRST
 
     def confirm(self, domains: Domains) -> Tensor:
-        """Gaps of domains in float64, (N,): for bounds too close to the threshold for float32."""
-        region = self.region_set(domains, torch.float64)
-        result = bound_in_slices(self.exact, region, None, self.ration.state_bytes, deadline=self.deadline)
-        gaps, _ = self.table.gaps(result.lower, domains.region, self.slack(result, domains))
-        return self.table.worst(gaps)
+        """Gaps of domains in float64, (N,): for bounds that float32 is not enough for."""
+        region, most = self.region_set(domains, torch.float64), self.ration.state_bytes
+        worst = torch.full((len(domains),), -math.inf, dtype=torch.float64)
+        for rounds in self.levels(region):
+            result = bound_in_slices(self.exact, region, None, most, rounds=rounds, deadline=self.deadline)
+            gaps, _ = self.table.gaps(result.lower, domains.region, self.slack(result, domains))
+            worst = worst.maximum(self.table.worst(gaps))
+            if bool((worst > 0).all()):
+                break
+        return worst
 
     def slack(self, result: Pass, domains: Domains) -> Tensor:
         """What rounding may have added to the bounds, (B, M)."""
-        return of_terms(result, domains.lower, domains.upper) + self.noise_in(result.lower.dtype)
-
-    def noise_in(self, dtype: torch.dtype) -> Tensor:
-        """The noise of bounds in another precision; where float32 overflows, float64 has none that is known."""
-        return (
-            self.noise
-            if dtype == torch.float32
-            else self.noise.nan_to_num(posinf=0.0) * (EPS[dtype] / EPS[torch.float32])
-        )
+        return of_terms(result, domains.lower, domains.upper) + self.allowance.of(result.lower.dtype)
 
     def candidates(self, domains: Domains, result: Pass, atoms: Tensor) -> Iterator[Candidate]:
         """Points worth a look: where the deciding linear bounds are lowest, the centres, and what a short descent makes
@@ -195,8 +202,8 @@ class Search:
         left = gaps[0, 0] <= 0
         clause, atom = ids[0, 0][left], atoms[0, 0][left]
         place = ((self.table.atoms[clause] == atom[:, None]) & self.table.used[clause]).int().argmax(1)
-        limit = self.table.thresholds[clause, place] + self.noise_in(torch.float64)[atom]
-        rows = torch.eye(len(self.noise), dtype=torch.float64)[atom][None]
+        limit = self.table.thresholds[clause, place] + self.allowance.double[atom]
+        rows = torch.eye(len(self.allowance.double), dtype=torch.float64)[atom][None]
         found, why = self.strategy.search(Task(self.exact, box, rows, limit, self.deadline, self.ration))
         self.why = self.why or why
         return found
@@ -275,11 +282,12 @@ class Search:
         others stay as they are).
         """
         ids, _ = self.table.clause_ids(domains.region)
-        if ids.shape[1] != 1 or ids.shape[2] != 1 or self.query.property.center is not None:
+        several = ids.shape[1] != 1 or ids.shape[2] != 1 or self.query.property.center is not None
+        if several or not self.allowance.counts(result.bias.dtype):
             return domains, torch.ones(len(domains), dtype=torch.bool)
         atoms, used = self.table.atoms[ids[:, 0, 0]], self.table.used[ids[:, 0, 0]]
         box = torch.arange(len(domains))[:, None]
-        limit = self.table.thresholds[ids[:, 0, 0]] + self.noise_in(result.bias.dtype)[atoms]
+        limit = self.table.thresholds[ids[:, 0, 0]] + self.allowance.of(result.bias.dtype)[atoms]
         limit = torch.where(used, limit, math.inf).to(result.bias.dtype)
         rows = Rows(result.slopes[box, atoms], result.bias[box, atoms], limit)
         lower, upper, empty = shrink(domains.lower, domains.upper, rows)

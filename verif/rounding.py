@@ -6,6 +6,8 @@ Shape letters: B boxes, S = M atoms, P points, n inputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +19,41 @@ TERMS = 128.0  # a float bound counts only beyond this many units in the last pl
 NOISE = 64.0  # and beyond this many times the largest error of the network's own values
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
 JUMPS = {"sign", "floor", "ceil", "round", "trunc", "step", "is_zero", "arg_max", "clarke"}
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What bounds of the atoms, (M,), must exceed their thresholds by in float32 and in float64.
+
+    Where `unproved` is empty the allowance of float64 is a bound, and with `trusted` that of float32 is one too; else
+    it says why both are only measured. `nodes` are the errors of values inside the network.
+    """
+
+    single: Tensor
+    double: Tensor
+    unproved: str
+    trusted: bool = False
+    nodes: Mapping[torch.dtype, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def measured(
+        cls, noise: Tensor, unproved: str, nodes: Mapping[torch.dtype, Mapping[str, Tensor]] | None = None
+    ) -> Allowance:
+        """From noise in float32; where float32 overflows, float64 has none that is known."""
+        double = noise.nan_to_num(posinf=0.0) * (EPS[torch.float64] / EPS[torch.float32])
+        return cls(noise, double, unproved, nodes=nodes or {})
+
+    def inside(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """By how much intervals of values are moved outward, by node; none where float32 proves nothing."""
+        return self.nodes.get(dtype, {})
+
+    def of(self, dtype: torch.dtype) -> Tensor:
+        """In one precision."""
+        return self.single if dtype == torch.float32 else self.double
+
+    def counts(self, dtype: torch.dtype) -> bool:
+        """Whether a bound beyond the allowance refutes without another look."""
+        return bool(self.unproved) or self.trusted or dtype == torch.float64
 
 
 def jumps(graph: Graph) -> bool:

@@ -3,12 +3,13 @@
 Model of arithmetic (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of n products in any
 order, fused or not, is off by at most gamma(n) = n u / (1 - n u) times the sum of their sizes; TINY covers underflow.
 
-Let M be the value of the absolute network: inputs |x|, weights |W|, biases |b|, ReLU the identity (times 3 where
-forward mode runs, whose lines have intercepts too). With slopes of at most 1 the coefficients A of a backward sweep of
-rows c, and those of forward mode, obey |A| M <= |c| M at every node, and so do the values themselves, |h| <= M. Each
-rounding changes a coefficient or a bias by gamma of its size, so that a bound is off by no more than gamma of a part of
-|c| M. A vector T for each node sums these changes, so that a bound of rows c on the node's value is off by at most
-|c| T, whatever the lines' slopes and the box (inside the given one) are:
+Let M be the value of the absolute network: inputs |x|, weights |W|, biases |b|, and s |x| for a bent op of slopes up
+to s (ReLU: 1). The coefficients A of a backward sweep of rows c obey |A| M <= |c| M at every node, and so do the values
+themselves, |h| <= M. In forward mode each bent op adds an intercept of at most 2 M, which makes (1 + 2 d) M after d of
+them; all terms below are multiplied by as much where it runs. Each rounding changes a coefficient or a bias by gamma
+of its size, so that a bound is off by no more than gamma of a part of |c| M. A vector T for each node sums these
+changes, so that a bound of rows c on the node's value is off by at most |c| T, whatever the lines' slopes and the box
+(inside the given one) are:
 
     input             T = g(2n) 3M                          the least value over a box, by its centre and radius
     y = W x + b       T = |W| T_x + 3 g(k) (|W| M_x) + g(m) |b|, k terms per number both ways, m numbers in y
@@ -34,14 +35,16 @@ from torch import Tensor
 from graphs import Graph
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
-from relaxations import Call
+from relaxations import Call, Interval
 from relaxations.sets import Box
 from verif.bounds.engine import FORWARD_INPUTS
-from verif.rounding import JUMPS
+from verif.query import Query
+from verif.rounding import JUMPS, Allowance, noise
 
 UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
 MARGIN = 1.01  # of the rounding of these numbers themselves, and of products of (1 + gamma)
+USEFUL = 1e-2  # share of the atoms' values that a proved error may take
 MOST = 0.05  # gamma beyond which nothing is claimed
 BENT = {"relu", "leaky_relu", "abs"}
 COMBINED = {"linear", "matmul_right", "matmul_left", "conv", "conv_transpose"}
@@ -74,6 +77,7 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
     sizes: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
     unknown: list[str] = []
+    mass = 1.0
     readers = {node.name: 0 for node in graph}
     for node in graph:
         for name in node.inputs:
@@ -88,25 +92,74 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
             rounds = gamma(node.size + len(graph.nodes) + 16, unit)
             if OPS[node.op].kind is Kind.AFFINE and node.op != "transposed":
                 carried, offset = absolute(call, xs), absolute(call, xs, only_offset=True)
-                error = absolute(call, ts) + 3 * gamma(terms(call, xs), unit) * carried + rounds * offset
+                error = absolute(call, ts) + mass * (3 * gamma(terms(call, xs), unit) * carried + rounds * offset)
                 size = carried + offset
             elif node.op in BENT:
                 steep = max(1.0, abs(float({**call.attrs, **call.params}.get("slope", 0.0))))
-                error = steep * (ts[0] + 3 * rounds * xs[0])
-                size = (3 if forward else 1) * steep * xs[0]
+                error, size = steep * (ts[0] + 3 * mass * rounds * xs[0]), steep * xs[0]
+                mass += 2.0 if forward else 0.0
             else:
                 unknown.append(node.op)  # a guess, so that what is behind is not forgotten
                 size = torch.full((1, *node.shape), max(1.0, *(float(x.max()) for x in xs)), dtype=torch.float64)
                 error = gamma(64, unit) * size
         sizes[node.name] = size + tiny
-        found[node.name] = MARGIN * (error + gamma(2 * readers[node.name] + 8 + 6 * forward, unit) * (size + tiny))
+        found[node.name] = MARGIN * (
+            error + mass * gamma(2 * readers[node.name] + 8 + 6 * forward, unit) * (size + tiny)
+        )
     return Errors({name: error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown)))
 
 
-def before_jumps(graph: Graph, box: Box) -> dict[str, Tensor]:
-    """The errors in float64 of values that an op with jumps reads, by node: there rounding of any size may decide."""
-    names = {name for node in graph if node.op in JUMPS for name in node.inputs}
-    return {name: error for name, error in errors(graph, box, torch.float64).nodes.items() if name in names}
+def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tensor) -> Allowance:
+    """What bounds of a query's atoms must exceed their thresholds by, over boxes (D, n); measured at points (P, n)
+    where nothing useful is proved.
+    """
+    seen = noise(single, double, points)
+    found = {dtype: errors(double, box, dtype) for dtype in (torch.float32, torch.float64)}
+    out, unknown = double.outputs[0], found[torch.float64].unknown
+    jumps = {name for node in double if node.op in JUMPS for name in node.inputs}
+    kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
+    if unknown:
+        return Allowance.measured(seen, "no proved error of " + ", ".join(unknown), kept)
+    if points.device.type != "cpu" or query.property.center is not None:
+        return Allowance.measured(seen, "no proved error of balls, or on this device", kept)
+    clauses = query.property.clauses
+    largest = torch.zeros(len(seen), dtype=torch.float64)
+    largest.scatter_reduce_(0, clauses.atoms.clamp(min=0).flatten(), clauses.thresholds.abs().flatten(), "amax")
+    rows = {dtype: f.nodes[out].flatten() + 4 * UNIT[torch.float64] * largest for dtype, f in found.items()}
+    with torch.no_grad():
+        scale = USEFUL * double(points.double())[0].abs().amax(0).maximum(largest)
+    if not bool((rows[torch.float64] <= scale).all()):
+        return Allowance.measured(seen, "the proved error is too large to be of use", kept)
+    trusted = bool((rows[torch.float32] <= scale / 10).all())
+    first = rows[torch.float32] if trusted else seen
+    nodes = {dtype: f.nodes for dtype, f in found.items() if trusted or dtype == torch.float64}
+    return Allowance(first, rows[torch.float64], "", trusted, nodes)
+
+
+@dataclass(frozen=True)
+class Unrounded:
+    """Atoms (M,) that are values of one ReLU or input node with a sign: the ends of its interval bound them exactly."""
+
+    name: str
+    entry: Tensor
+    positive: Tensor
+
+    @classmethod
+    def of(cls, graph: Graph) -> Unrounded | None:
+        """None where the atoms are anything else."""
+        last = graph[graph.outputs[0]]
+        if last.op != "linear" or "bias" in last.params or graph[last.inputs[0]].op not in ("relu", INPUT):
+            return None
+        weight = graph.params(last)["weight"]
+        if not bool(((weight.abs() == 1).sum(1) == 1).all()) or bool((weight.abs().sum(1) != 1).any()):
+            return None
+        entry = weight.abs().argmax(1)
+        return cls(last.inputs[0], entry, weight.gather(1, entry[:, None])[:, 0] > 0)
+
+    def lower(self, held: Interval) -> Tensor:
+        """Lower bounds (B, M) of the atoms."""
+        low, high = (end.flatten(1)[:, self.entry] for end in held)
+        return torch.where(self.positive, low, -high)
 
 
 def absolute(call: Call, xs: list[Tensor], *, only_offset: bool = False) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from relaxations import Interval
-from relaxations.kernels.cases import CaseSweep, Decided, Pace
+from relaxations.kernels.cases import CaseSweep, Decided, Pace, Signs
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
 from verif.bounds.engine import OutOfTime
@@ -189,9 +189,23 @@ class SignSearch:
         if not len(cases):
             return torch.zeros(0, dtype=torch.bool)
         found = self._bound(sweep, cases, rounds, step)
+        if rounds > 1:  # the multipliers of the last round are known, those of the best are not
+            found = sweep.run(cases.row, cases.signs(), self.limit[cases.row], Pace(1, 0.0), found.chosen)
         single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
         slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
+        slack += self._rounded(sweep, cases.signs(), found.chosen.multipliers)
         return (found.low - slack > self.limit[cases.row]) & found.complete
+
+    def _rounded(self, sweep: CaseSweep, signs: Signs, multipliers: Tensor) -> Tensor:
+        """What rounding may add to cases by their multipliers, (N,): each is a row of its own on a neuron's input."""
+        error = torch.zeros(len(multipliers), dtype=torch.float64)
+        for slot in signs.slot.unique().tolist():
+            name = self.engine.graph[str(sweep.sweep.program.slots[slot].scalar)].inputs[0]
+            if name in self.engine.errors:
+                own = signs.slot == slot
+                error[own] = self.engine.errors[name].flatten()[signs.entry[own].long()]
+        owner = torch.arange(len(signs.start) - 1).repeat_interleave(signs.start.diff())
+        return torch.zeros(len(signs.start) - 1, dtype=torch.float64).index_add_(0, owner, multipliers.abs() * error)
 
     def _pop(self) -> Cases:
         """Take the cases of the lowest bounds, or where memory is short those that are nearest to their end."""

@@ -30,9 +30,9 @@ from verif.clauses import ClauseTable
 from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.query import Property, Query, Source, compile_query
-from verif.rounding import jumps, noise
-from verif.roundoff import before_jumps
-from verif.strategy import Strategy
+from verif.rounding import Allowance, jumps, noise
+from verif.roundoff import allowance
+from verif.strategy import FEW_INPUTS, Strategy
 from verif.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Result:
     """A verdict and its evidence. `lower_bound`: no point is nearer to a violation than this (0 when parts of the input
     set were cut off unmeasured), or the worst gap that is still open (negative) where the verdict is not HOLDS;
     `domains` counts the sub-problems bounded; `reason` says why the verdict is UNKNOWN or TIMEOUT; `strategy` which
-    search decided, and why that one.
+    search decided, and why that one; `rounding` how far HOLDS allows for rounding: "proved", or why it is measured.
     """
 
     verdict: Verdict
@@ -70,6 +70,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     reason: str = ""
     strategy: str = ""
+    rounding: str = ""
 
 
 def verify(
@@ -121,6 +122,7 @@ class Run:
     warnings: tuple[str, ...] = field(default=(), init=False)
     next_attack: float = field(default=0.4, init=False)
     pace: Pace = field(default_factory=Pace, init=False)
+    programs: bool = field(default=False, init=False)
 
     @property
     def deadline(self) -> float:
@@ -187,6 +189,7 @@ class Run:
     def _ended(self, search: Search, beside: Alongside) -> Result:
         """What is known when no search goes on."""
         if beside.refuted:
+            self.programs = True
             return self._result(Verdict.HOLDS)
         if len(search.domains):
             if beside.why and time.monotonic() < self.deadline:
@@ -221,8 +224,10 @@ class Run:
         query, table = self.query, ClauseTable.of(self.query.property)
         device = torch.get_default_device()
         single, double = (query.graph.to(dtype, device) for dtype in (torch.float32, torch.float64))
-        jump = jumps(query.graph)  # float32 may decide a jump wrongly: then everything is done in float64
-        outer = Box(*query.outer()).to(torch.float64 if jump else torch.float32, device)
+        allowed = self._allowance(single, double)
+        # float32 may decide a jump wrongly: then everything is done in float64, as where its rounding is not bounded.
+        fine = jumps(query.graph) or not (allowed.counts(torch.float32) or double[double.inputs[0]].size > FEW_INPUTS)
+        outer = Box(*query.outer()).to(torch.float64 if fine else torch.float32, device)
         count = len(outer)
         domains = Domains(
             outer.lower,
@@ -231,16 +236,23 @@ class Run:
             torch.full((count,), -math.inf, dtype=torch.float64),
             torch.full((count,), 1 / count, dtype=torch.float64),
         )
-        work = double if jump else single
+        work = double if fine else single
         ration = self._ration(work)
         attacker = Attacker(single, table, self._project, ration.points)
-        regions = torch.arange(0, count, max(1, count // POINTS))[:POINTS]
-        box, generator = self._inner(regions), torch.Generator(device).manual_seed(self.strategy.seed)
-        points = starts(box.lower, box.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
-        error = noise(single, double, points)
-        errors = before_jumps(double, Box(*query.outer()).to(torch.float64, device)) if jump else {}
-        engine, exact = (Engine(graph, chunk_bytes=ration.chunk_bytes, errors=errors) for graph in (work, double))
-        return Search(query, engine, exact, table, attacker, self.deadline, domains, error, ration, self.strategy)
+        errors = [allowed.inside(dtype) for dtype in (outer.lower.dtype, torch.float64)]
+        engine, exact = (
+            Engine(graph, chunk_bytes=ration.chunk_bytes, errors=error)
+            for graph, error in zip((work, double), errors, strict=True)
+        )
+        return Search(query, engine, exact, table, attacker, self.deadline, domains, allowed, ration, self.strategy)
+
+    def _allowance(self, single: Graph, double: Graph) -> Allowance:
+        """What rounding may do to bounds over the input set."""
+        box, device = Box(*self.query.outer()), torch.get_default_device()
+        regions = torch.arange(0, len(box), max(1, len(box) // POINTS))[:POINTS]
+        inner, generator = self._inner(regions), torch.Generator(device).manual_seed(self.strategy.seed)
+        points = starts(inner.lower, inner.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
+        return allowance(self.query, box.to(torch.float64, device), single, double, points)
 
     def _ration(self, graph: Graph) -> Ration:
         """What the run may hold at once."""
@@ -318,4 +330,24 @@ class Run:
             (*self.query.property.warnings, *self.warnings),
             reason,
             (search and search.why) or "none: the first bounds and points decided",
+            self._rounding(search) if verdict is Verdict.HOLDS else "",
         )
+
+    def _rounding(self, search: Search | PointSearch | None) -> str:
+        """What HOLDS rests on."""
+        if not isinstance(search, Search):
+            return "measured: points are evaluated one by one" if search else "proved"
+        if self.programs:
+            return "measured: linear programs decided"
+        unproved = search.allowance.unproved
+        return f"measured: {unproved}" if unproved else "proved"
+
+
+def _intensity() -> Iterator[tuple[int, int]]:
+    """Growing attacks: (starts, steps)."""
+    yield 128, 25
+    yield 512, 30
+    for _ in range(3):
+        yield 256, 60
+    while True:
+        yield 512, 100

@@ -21,6 +21,7 @@ from relaxations.sets import InputSet
 from verif.bounds.cost import SLOPE_FIELDS, is_affine, swept_values
 from verif.bounds.engine import CHUNK_BYTES, FORWARD_INPUTS, Engine, Pass
 from verif.bounds.structure import row_size
+from verif.bounds.tiles import NO_ROUNDS, Rounds
 
 UNKNOWN_RESIDENT = 400 << 20  # taken for the process's memory where the system does not tell
 TEMPORARIES = 12  # numbers per entry of the widest value while one node is bounded
@@ -115,7 +116,13 @@ def resident() -> int:
 
 
 def bound_in_slices(
-    engine: Engine, region: InputSet, rows: Tensor | None, limit_bytes: int, *, deadline: float = math.inf
+    engine: Engine,
+    region: InputSet,
+    rows: Tensor | None,
+    limit_bytes: int,
+    *,
+    rounds: Rounds = NO_ROUNDS,
+    deadline: float = math.inf,
 ) -> Pass:
     """`Engine.bound` for as many boxes at once as fit into `limit_bytes`, at least one; the slices joined.
 
@@ -128,7 +135,7 @@ def bound_in_slices(
     for first in range(0, count, step):
         part = region.take(torch.arange(first, min(first + step, count), device=region.box().lower.device))
         own = rows[first : first + step] if rows is not None and rows.dim() == 3 and len(rows) == count else rows
-        found = engine.bound(part, own, deadline=deadline)
+        found = engine.bound(part, own, rounds=rounds, deadline=deadline)
         parts.append((found.lower, found.slopes, found.bias))
     lower, slopes, bias = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     return Pass(lower, slopes, bias, {}, {})

@@ -1,0 +1,106 @@
+"""A-priori errors of bounds, against exact rational arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphs import Graph, GraphBuilder
+from relaxations.sets import Box
+from verif import Verdict, verify
+from verif.bounds import Engine, Rounds
+from verif.properties import linear
+from verif.roundoff import errors
+
+
+def network(seed: int, spread: int, inputs: int = 3, layers: int = 3) -> Graph:
+    """A ReLU network with a residual connection whose weights' magnitudes differ by 10^spread both ways."""
+    generator = torch.Generator().manual_seed(seed)
+    builder = GraphBuilder()
+    x, size = builder.input("x", (inputs,)), inputs
+    for layer in range(layers):
+        scale = 10.0 ** torch.randint(-spread, spread + 1, (5, size), generator=generator)
+        weight = (torch.randn(5, size, generator=generator) * scale).float().double()
+        y = builder.add("linear", [x], {"weight": weight, "bias": torch.randn(5, generator=generator).double()})
+        y = builder.add("relu", [y])
+        x, size = (builder.add("add", [x, y]) if layer else y), 5
+    last = torch.randn(1, 5, generator=generator).float().double()
+    return builder.build([builder.add("linear", [x], {"weight": torch.cat([last, -last])})])
+
+
+def exact(graph: Graph, point: list[Fraction]) -> list[Fraction]:
+    """The outputs at a point, without rounding."""
+    values = {graph.inputs[0]: point}
+    for node in graph:
+        held = [values[name] for name in node.inputs]
+        if node.op == "linear":
+            params = graph.params(node)
+            rows = [[Fraction(w) for w in row] for row in params["weight"].tolist()]
+            bias = [Fraction(b) for b in params["bias"].tolist()] if "bias" in params else [Fraction(0)] * len(rows)
+            products = [sum(map(Fraction.__mul__, row, held[0]), b) for row, b in zip(rows, bias, strict=True)]
+            values[node.name] = products
+        elif node.op == "relu":
+            values[node.name] = [max(value, Fraction(0)) for value in held[0]]
+        elif node.op == "add":
+            values[node.name] = [a + b for a, b in zip(*held, strict=True)]
+    return values[graph.outputs[0]]
+
+
+def crossed(bound: Tensor, slack: Tensor, values: list[Fraction]) -> int:
+    """How many lower bounds, what rounding may have added taken off, are above the values."""
+    pairs = zip(bound.tolist(), slack.tolist(), values, strict=True)
+    return sum(Fraction(b) - Fraction(s) > value for b, s, value in pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [0, 3, 6])
+@pytest.mark.parametrize("inputs", [3, 20])
+def test_bounds_are_sound_beyond_their_errors(dtype: torch.dtype, spread: int, inputs: int) -> None:
+    """On boxes of one number, or nearly, a bound is the value up to rounding: it is on both sides of it."""
+    without = 0
+    for seed in range(25):
+        graph = network(seed, spread, inputs).to(torch.float64)
+        generator = torch.Generator().manual_seed(seed)
+        centre = torch.randn(1, inputs, generator=generator).to(dtype)
+        radius = 0.0 if seed % 2 else torch.finfo(dtype).eps
+        box = Box(centre - radius, centre + radius)
+        held = errors(graph, box, dtype)
+        assert held.proved
+        single = graph.to(dtype)
+        slack = held.nodes[graph.outputs[0]]
+        value = exact(graph, [Fraction(x) for x in centre[0].tolist()])
+        engine = Engine(single, errors=held.nodes)
+        for rounds in (Rounds(), Rounds(2, 5)):
+            found = engine.bound(box, torch.eye(2, dtype=dtype), rounds=rounds)
+            assert not crossed(found.lower[0].double(), slack, value)
+        # The network's own evaluation, in its own order, is within the errors too.
+        own = single(centre)[0][0].double()
+        assert not crossed(own, slack, value)
+        assert not crossed(-own, slack, [-v for v in value])
+        plain = Engine(single).bound(box, torch.eye(2, dtype=dtype)).lower[0].double()
+        without += crossed(plain, torch.zeros(2), value)
+    assert without > 0 or spread == 0  # or the test tests nothing
+
+
+def test_errors_are_not_claimed_for_other_ops() -> None:
+    builder = GraphBuilder()
+    graph = builder.build([builder.add("exp", [builder.input("x", (2,))])])
+    held = errors(graph, Box(torch.zeros(1, 2), torch.ones(1, 2)), torch.float64)
+    assert not held.proved
+    assert held.unknown == ("exp",)
+
+
+@pytest.mark.parametrize("op", ["relu", "tanh"])
+def test_a_result_says_what_holds_rests_on(op: str) -> None:
+    builder = GraphBuilder()
+    x = builder.add("linear", [builder.input("x", (2,))], {"weight": torch.ones(2, 2, dtype=torch.float64)})
+    x = builder.add("linear", [builder.add(op, [x])], {"weight": torch.ones(1, 2, dtype=torch.float64)})
+    graph = builder.build([x])
+    result = verify(graph, linear(graph, [-1.0, -1.0], [1.0, 1.0], [[1.0]], [-5.0]), timeout=10)
+    assert result.verdict is Verdict.HOLDS
+    assert (
+        result.rounding == "proved" if op == "relu" else result.rounding.startswith("measured: no proved error of tanh")
+    )
