@@ -200,6 +200,8 @@ class Search:
             self.why = self.why or "boxes: several regions, factors or balls"
             return None
         left = gaps[0, 0] <= 0
+        if not self.allowance.counts(domains.lower.dtype):  # what float32 alone refuted is open
+            left = torch.ones_like(left)
         clause, atom = ids[0, 0][left], atoms[0, 0][left]
         place = ((self.table.atoms[clause] == atom[:, None]) & self.table.used[clause]).int().argmax(1)
         limit = self.table.thresholds[clause, place] + self.allowance.double[atom]
