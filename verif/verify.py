@@ -239,11 +239,8 @@ class Run:
         work = double if fine else single
         ration = self._ration(work)
         attacker = Attacker(single, table, self._project, ration.points)
-        errors = [allowed.inside(dtype) for dtype in (outer.lower.dtype, torch.float64)]
-        engine, exact = (
-            Engine(graph, chunk_bytes=ration.chunk_bytes, errors=error)
-            for graph, error in zip((work, double), errors, strict=True)
-        )
+        engine = Engine(work, chunk_bytes=ration.chunk_bytes, errors=allowed.inside(outer.lower.dtype))
+        exact = Engine(double, chunk_bytes=ration.chunk_bytes, errors=allowed.inside(torch.float64))
         return Search(query, engine, exact, table, attacker, self.deadline, domains, allowed, ration, self.strategy)
 
     def _allowance(self, single: Graph, double: Graph) -> Allowance:
