@@ -160,7 +160,7 @@ def _quotient_below(x: Interval, y: Interval) -> Plane:
     candidates = [
         _times_reciprocal(mccormick_below(x, z, t), y) for t in (weight, -torch.ones_like(mx), torch.ones_like(mx))
     ]
-    low, high = x.lower.clamp(min=0).sqrt(), x.upper.clamp(min=0).sqrt()
+    low, high = (torch.where(end > 0, torch.where(end > 0, end, 1).sqrt(), 0) for end in x)  # finite gradients at 0
     q, dq = ratio(mx + low * high, low + high), ratio(torch.ones_like(mx), low + high)
     slope_x, slope_y = 2 * q * dq / my, -((q / my) ** 2)
     tangent = Plane((slope_x, slope_y), q * q / my - slope_x * mx - slope_y * my)

@@ -26,7 +26,7 @@ from tests.verif.tiled import (
     units,
     with_shared_lines,
 )
-from verif.bounds.engine import _by_pixel
+from verif.bounds.entries import by_pixel
 from verif.bounds.tiles import TilePass, TilePrograms
 
 RUNS = library_module._CAPABILITY.get(torch.backends.cpu.get_cpu_capability(), ())
@@ -90,7 +90,7 @@ def check_units(tiles: TilePass, relaxations: Relaxations, at: str, seed: int) -
     node, boxes = graph[at], len(region)
     share = (0.0, 0.3, 1.0)[seed % 3]
     mask = torch.rand(boxes, node.size, generator=torch.Generator().manual_seed(seed)) <= share
-    owner, entry = _by_pixel(mask, sweep.channels)
+    owner, entry = by_pixel(mask, sweep.channels)
     found = tiles.both(sweep, owner, entry, math.inf)
     assert found is not None
     rows = units(graph, at, region.box().lower)

@@ -21,7 +21,8 @@ from tests.verif.networks import PLAIN, mlp, residual, weights
 from tests.verif.test_tiles import fast as fast
 from tests.verif.tiled import Relaxations, random_region, relax
 from verif.bounds import Engine, Pass, engine as engine_module, tiles as tiles_module
-from verif.bounds.engine import OutOfTime, _by_pixel
+from verif.bounds.engine import OutOfTime
+from verif.bounds.entries import by_pixel
 from verif.bounds.tiles import TilePass, TilePrograms
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -66,7 +67,7 @@ def swept(graph: Graph, at: str, region: InputSet, relaxations: Relaxations) -> 
     tiles = TilePass(TilePrograms(graph), region, relaxations)
     sweep = tiles.sweep(at)
     assert sweep is not None
-    owner, entry = _by_pixel(torch.ones(len(region), graph[at].size, dtype=torch.bool), sweep.channels)
+    owner, entry = by_pixel(torch.ones(len(region), graph[at].size, dtype=torch.bool), sweep.channels)
     found = tiles.both(sweep, owner, entry, math.inf)
     assert found is not None
     bounds = torch.zeros(2, len(region), graph[at].size, dtype=region.box().lower.dtype)

@@ -14,7 +14,7 @@ from tests.verif.networks import mlp, residual
 from tests.verif.test_tiles import each_library as each_library, fast as fast, threads as threads
 from tests.verif.tiled import Random, Relaxations, random_region, relax, tolerance, units
 from verif.bounds import Engine
-from verif.bounds.engine import _by_pixel
+from verif.bounds.entries import by_pixel
 from verif.bounds.tiles import Rounds, TilePass, TilePrograms
 
 SOME = Rounds(6, 6)
@@ -44,7 +44,7 @@ def entries(
     sweep = tiles.sweep(at)
     if sweep is None:
         return None
-    owner, entry = _by_pixel(torch.ones(len(region), graph[at].size, dtype=torch.bool), sweep.channels)
+    owner, entry = by_pixel(torch.ones(len(region), graph[at].size, dtype=torch.bool), sweep.channels)
     found = tiles.both(sweep, owner, entry, math.inf)
     assert found is not None
     bounds = region.lower.new_zeros(2, len(region), graph[at].size)
