@@ -31,7 +31,11 @@ _ABOUT = """Verify a neural network: a model and a property in, a verdict that w
 
 - `verify QUERY.vnnlib --network f=MODEL.onnx`: a VNN-LIB 2.0 query over one or more networks
 
-- `verify INSTANCES.csv --results results.csv`: a batch; continues where it was interrupted
+- `verify batch FOLDER|INSTANCES.csv|JOB.toml`: many queries; the same command goes on where it was interrupted
+
+- `verify report results.db --html report.html`: what a batch found, as a page
+
+`verify COMMAND --help` says what a command takes.
 """
 
 _ENVIRONMENT = Env("VERIF_", command=False, show=False)
@@ -85,9 +89,9 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
 
         return decide_query(first, property, options)
     if suffix != ".onnx":
-        raise UsageError(
-            "C104", f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv"
-        )
+        from cli.guess import first_file
+
+        raise first_file(first, property, [name for name in app if not name.startswith("-")])
     if options.explain and property is None and options.input is None:
         from cli.look import explain
 
@@ -101,6 +105,9 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
 
         return look(first, options)
     from cli.decide import decide_property
+    from cli.guess import require_property
+
+    require_property(first, property)
 
     return decide_property(first, property, options)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import files
-from cli.batch import read_instances
+from cli.batch import Instance, read_instances
 from cli.decide import INTERRUPTED, stem, worst
 from cli.errors import UsageError
 from cli.jobfile import TIMEOUT, read_job
@@ -84,8 +84,14 @@ def _questions(what: Path, options: BatchOptions) -> Iterator[Question]:
     for row in read_instances(files.require(what)):
         models = tuple((name, row.folder / file) for name, file in row.networks or [("", row.onnx)])
         seconds = min(row.timeout, options.timeout or row.timeout)
-        category = row.folder.resolve().name
-        yield Question(category, row.title, models, row.folder / row.vnnlib, seconds, settings)
+        yield Question(_category(row), row.title, models, row.folder / row.vnnlib, seconds, settings)
+
+
+def _category(row: Instance) -> str:
+    """The folder that a row's property and models share below its list's, where there is one; else the list's own."""
+    parts = {Path(file).parts[0] for file in (row.vnnlib, *(file for _, file in row.networks or [("", row.onnx)]))}
+    shared = parts.pop()
+    return shared if not parts and (row.folder / shared).is_dir() else row.folder.resolve().name
 
 
 def _folder(folder: Path, options: BatchOptions, settings: Settings) -> Iterator[Question]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -84,15 +85,22 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _usage(error: CycloptsError) -> Exception:
     """The parser's complaint in our form: one lower-case sentence, and a help line."""
-    from cyclopts import UnknownOptionError, UnusedCliTokensError
+    from cyclopts import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
     from cli.errors import UsageError
 
     error.verbose = False
+    called = " ".join(("verify", *(error.command_chain or ())))
     message, _, hint = str(error).strip().partition(" Did you mean ")
     message = (message[:1].lower() + message[1:]).rstrip(".").replace('"', "'")
     if isinstance(error, UnusedCliTokensError):
         message = f"too many arguments: {' '.join(error.unused_tokens or ())}"
-    asked = hint.rstrip("?").strip("\"'")
-    code = "C101" if isinstance(error, UnknownOptionError) else "C102"
-    return UsageError(code, message, help=f"did you mean '{asked}'?" if asked else "verify --help lists the flags")
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        given = error.keyword is not None or error.argument.name in (error.root_input_tokens or ())
+        message = f"{error.argument.name} needs a value" if given else f"{called} needs {error.argument.name}"
+    help = f"{called} --help lists the flags"
+    if hint:
+        help = "did you mean '" + hint.rstrip("?").strip("\"'") + "'?"
+    elif comma := re.search(r"unable to convert '(-?\d*),(\d+)' into float", message):
+        help = f"decimals have a point: {comma[1] or 0}.{comma[2]}"
+    return UsageError("C101" if isinstance(error, UnknownOptionError) else "C102", message, help=help)

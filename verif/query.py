@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
+from graphs.errors import GraphError
 from verif import floats
+from verif.errors import PropertyError
 
 if TYPE_CHECKING:
     from verif.runners import Runner
@@ -179,4 +181,12 @@ def compile_query(
         return compose(property, given.all())
     from verif.vnnlib import read
 
-    return compose(*read(Path(property), given))
+    try:
+        return compose(*read(Path(property), given))
+    except PropertyError as wrong:
+        try:
+            given.all()
+        except GraphError as error:  # a model that cannot be read comes first, or it would hide behind the property
+            error.notes = (*error.notes, f"the property has an error too: {wrong.code}, {wrong.message}")
+            raise error from None
+        raise

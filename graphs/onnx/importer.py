@@ -15,7 +15,7 @@ from graphs.ir import Graph, GraphBuilder
 from graphs.onnx import converters as converters, proto
 from graphs.onnx.context import Context, nonfinite
 from graphs.onnx.functions import written_out
-from graphs.onnx.registry import CONVERTERS, find
+from graphs.onnx.registry import find, unknown
 from graphs.onnx.values import Constant, Masked, Ranked, Value, Variable
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -153,15 +153,7 @@ class Importer:
                 where=ctx.where,
                 help="verify the float model that was quantized",
             )
-        prefix = f"{domain}." if domain not in ("", "ai.onnx") else ""
-        older = [] if prefix else sorted(CONVERTERS.get(op, ()))
-        raise UnsupportedError(
-            "G203",
-            f"no converter for operator '{prefix}{op}'",
-            where=ctx.where,
-            notes=[f"it is known from opset {older[0]} on"] if older else [],
-            help="add one in graphs/onnx/converters (docs/add-an-op.md), or re-export the model",
-        )
+        raise unknown(op, domain, ctx.where)
 
     def _value(self, name: str, where: str) -> Value:
         if name in self.values:

@@ -74,6 +74,16 @@ def test_usage(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     assert run(["batch", "i.csv"]) == 0 and capsys.readouterr().out == "no instances\n"
 
 
+def test_a_list_over_folders_has_their_names_as_categories(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        instances(tmp_path / name)
+    (tmp_path / "all.csv").write_text("first/model.onnx,first/p0.vnnlib,9\nsecond/model.onnx,first/p0.vnnlib,9\n")
+    assert run(["batch", str(tmp_path / "all.csv"), "--results", str(tmp_path / "r.db"), "--quiet"]) == 0
+    with Store(tmp_path / "r.db") as found:
+        assert [row.entry.category for row in found.rows()] == ["first", tmp_path.name]
+
+
 def kill_and_resume(folder: Path, kills: int, seed: int) -> list[str]:
     """Run a batch, kill the parent or a worker `kills` times at random moments, and let it end."""
     killed: list[str] = []

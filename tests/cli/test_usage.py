@@ -12,6 +12,7 @@ import pytest
 from cli.main import run
 
 HELP = "verify --help lists the flags"
+SUFFIXES = "has none of the suffixes .onnx, .vnnlib, .csv"
 
 
 @pytest.fixture
@@ -63,7 +64,42 @@ CASES = {
     ),
     "suffix": (
         "model.pt",
-        "error[C104]: the first file decides what to do, and 'model.pt' has none of the suffixes .onnx, .vnnlib, .csv",
+        f"error[C104]: the first file decides what to do, and 'model.pt' {SUFFIXES}\n"
+        "  help: torch.onnx.export(model, x, 'model.onnx') writes the file that verify reads",
+    ),
+    "array first": (
+        "x.npy model.onnx",
+        f"error[C104]: the first file decides what to do, and 'x.npy' {SUFFIXES}\n"
+        "  help: the model comes first: verify model.onnx x.npy",
+    ),
+    "unknown command": (
+        "repot results.db",
+        f"error[C104]: the first file decides what to do, and 'repot' {SUFFIXES}\n  help: did you mean verify report?",
+    ),
+    "array as property": (
+        "model.onnx x.npy",
+        "error[C104]: 'x.npy' is no property (.vnnlib)\n  help: verify model.onnx --input x.npy --eps 0.01",
+    ),
+    "two models": (
+        "model.onnx other.onnx",
+        "error[C104]: 'other.onnx' is no property (.vnnlib)\n"
+        "  help: verify QUERY.vnnlib --network f=model.onnx --network g=other.onnx",
+    ),
+    "decimal comma": (
+        "model.onnx --input x.npy --eps 0,1",
+        "error[C102]: invalid value for --eps: unable to convert '0,1' into float\n  help: decimals have a point: 0.1",
+    ),
+    "command without its file": (
+        "report",
+        "error[C102]: verify report needs RESULTS\n  help: verify report --help lists the flags",
+    ),
+    "command without its flag": (
+        "accuracy model.onnx",
+        "error[C102]: verify accuracy needs --data\n  help: verify accuracy --help lists the flags",
+    ),
+    "flag without its value": (
+        "model.onnx --timeout",
+        "error[C102]: --timeout needs a value\n  help: verify --help lists the flags",
     ),
     "missing model": (
         "modle.onnx property.vnnlib",
@@ -79,7 +115,8 @@ CASES = {
     ),
     "a folder": (
         "folder/ property.vnnlib",
-        "error[C104]: the first file decides what to do, and 'folder' has none of the suffixes .onnx, .vnnlib, .csv",
+        f"error[C104]: the first file decides what to do, and 'folder' {SUFFIXES}\n"
+        "  help: verify batch folder asks every model in it with every property",
     ),
     "network malformed": (
         "property.vnnlib --network model.onnx",
@@ -211,4 +248,5 @@ def test_quick_answers(line: list[str], expected: str) -> None:
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
-    assert "--counterexample" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--counterexample" in shown and "verify batch FOLDER" in shown

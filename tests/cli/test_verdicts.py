@@ -14,6 +14,14 @@ from tests.cli.conftest import model, property_text
 Capture = pytest.CaptureFixture[str]
 
 
+def test_a_bad_model_is_not_hidden_by_a_bad_property(small: Path, capsys: Capture) -> None:
+    (small / "nothing.onnx").touch()
+    (small / "bad.vnnlib").write_text("(assert")
+    assert run(["nothing.onnx", "bad.vnnlib"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error[G102]") and "note: the property has an error too: P" in told
+
+
 def test_holds(small: Path, capsys: Capture) -> None:
     assert run(["model.onnx", "holds.vnnlib"]) == 0
     out, err = capsys.readouterr()
@@ -236,7 +244,9 @@ BAD = {
     "operator without a meaning": (
         "odd.onnx holds.vnnlib",
         "error[G203]: no converter for operator 'Hardmax'\n  --> odd.onnx, node '/act' (Hardmax, opset 17)\n"
-        "  help: add one in graphs/onnx/converters (docs/add-an-op.md), or re-export the model\n",
+        "  note: operators with similar names: ArgMax\n"
+        "  help: export it again with standard operators: torch.onnx.export(model, x, 'model.onnx', opset_version=17); "
+        "or add a converter (docs/add-an-op.md)\n",
     ),
     "NaN weights": (
         "nan.onnx holds.vnnlib",

@@ -151,10 +151,16 @@ def test_control_flow(op: str) -> None:
     )
 
 
+EXPORT = (
+    "export it again with standard operators: torch.onnx.export(model, x, 'model.onnx', opset_version=17); "
+    "or add a converter (docs/add-an-op.md)"
+)
+
+
 def test_unknown_operator() -> None:
     assert unsupported(one_node("Wavelet", {}, [(2,)], 13)) == (
         "error[G203]: no converter for operator 'Wavelet'\n  --> model.onnx, node 'the_node' (Wavelet, opset 13)\n"
-        "  help: add one in graphs/onnx/converters (docs/add-an-op.md), or re-export the model"
+        f"  help: {EXPORT}"
     )
 
 
@@ -164,8 +170,13 @@ def test_operator_of_another_domain() -> None:
     proto.graph.node[0].name = ""
     assert unsupported(proto) == (
         "error[G203]: no converter for operator 'com.example.Relu'\n  --> model.onnx, node 'y0' (Relu, opset 13)\n"
-        "  help: add one in graphs/onnx/converters (docs/add-an-op.md), or re-export the model"
+        "  note: 'com.example' is not a domain of ONNX: a runtime or a library added the operator\n"
+        f"  help: {EXPORT}"
     )
+
+
+def test_misspelt_operator() -> None:
+    assert "\n  note: operators with similar names: Softmax, " in unsupported(one_node("SoftMaxx", {}, [(2,)], 13))
 
 
 def test_operator_newer_than_the_opset() -> None:
