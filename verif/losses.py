@@ -63,8 +63,8 @@ def comp_sum(margins: Tensor, tau: float) -> Tensor:
     With p the label's softmax share it is (p^(tau - 1) - 1) / (1 - tau): tau = 0 the sum of exponentials, 1 the
     cross-entropy, 1 + q the generalised cross-entropy (1 - p^q) / q (Zhang and Sabuncu 2018), 2 the absolute error.
     """
-    log_p = -cross_entropy_of_margins(margins)
-    return -log_p if tau == 1 else torch.expm1((tau - 1) * log_p) / (1 - tau)
+    surprise = F.softplus((-margins).logsumexp(1))  # -log p
+    return surprise if tau == 1 else torch.expm1((1 - tau) * surprise) / (1 - tau)
 
 
 def spherical_cross_entropy(lower: Tensor, upper: Tensor, label: Tensor, eps: float = 1e-6) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,37 +14,47 @@ from torch import nn
 import verif
 from relaxations.sets import Box
 from tests.training.test_losses import batch, network
+from verif.losses import comp_sum
 from verif.nn import StableMaxCrossEntropy
 from verif.operator_norms import OperatorNorm
 from verif.penalties import lipschitz_bound, monotonicity_violation
 from verif.training import (
+    CCIBP,
     IBP,
+    MTLIBP,
     SABR,
     TAPS,
     Attack,
     CompSum,
+    CrossEntropy,
+    CrownIBP,
+    Drift,
+    ExpIBP,
     LatentAttack,
+    Logits,
     SmoothCompSum,
+    Spherical,
     StableMax,
     WarmUp,
     ZLoss,
-    comp_sum,
     perpendicular,
 )
 from verif.training.latent import connected, cut, tail
 
-EVERYWHERE = [
-    TAPS(),
-    TAPS(small=SABR(0.3)),
-    TAPS(2),
-    LatentAttack(9),
-    CompSum(1.7, 2.0),
-    CompSum(0.5, method="crown-ibp"),
+HEADS = [CrossEntropy(), CompSum(0.5, 2.0), CompSum(1.7), StableMax(), Spherical(), ZLoss(), Drift()]
+EVERYWHERE = [TAPS(), TAPS(small=SABR(0.3)), TAPS(2), LatentAttack(9), SmoothCompSum()]
+EVERYWHERE += [
+    make(head=head)
+    for head in HEADS[1:]
+    for make in (IBP, CrownIBP, SABR, CCIBP, MTLIBP, ExpIBP, TAPS, partial(LatentAttack, 9))
 ]
-EVERYWHERE += [SmoothCompSum(), StableMax(), StableMax("crown-ibp"), ZLoss()]
 
 
-@pytest.mark.parametrize("loss", EVERYWHERE, ids=lambda loss: type(loss).__name__)
+def named(loss: Any) -> str:
+    return " ".join(type(part).__name__ for part in (loss, getattr(loss, "head", None)) if part is not None)
+
+
+@pytest.mark.parametrize("loss", EVERYWHERE, ids=named)
 @pytest.mark.parametrize("radius", [0.0, 0.05])
 def test_losses_have_gradients_of_all_parameters(loss, radius: float) -> None:  # type: ignore[no-untyped-def]
     x, labels = batch()
@@ -97,7 +108,7 @@ def test_taps_lies_between_the_attacked_and_the_certified() -> None:
     assert TAPS()(step, verif.around(x, 0.0), labels).item() == pytest.approx(still.item())
     region = verif.around(x, 0.1)
     torch.manual_seed(0)
-    bounded = verif.training.losses.robust(step, region, labels)
+    bounded = CrossEntropy()(Logits.bounded(step, region, labels))
     found = TAPS(attack=Attack(20))(step, region, labels)
     attacked = F.cross_entropy(step.at(Attack(20)(step, region, labels)), labels, reduction="none")
     assert (attacked * bounded).mean() - 1e-9 <= found <= bounded.square().mean() + 1e-9
@@ -123,14 +134,14 @@ def test_comp_sum_agrees_with_its_formula(tau: float) -> None:
     labels = torch.randint(5, (20,), generator=random)
     gaps = (verif.margins(labels, 5).double() @ logits[..., None])[..., 0]
     total, share = (-gaps).exp().sum(1), logits.softmax(1).gather(1, labels[:, None])[:, 0]
-    found = comp_sum(gaps, tau)
+    found = CompSum(tau)(Logits.at(logits, labels))
     if tau == 1:
         torch.testing.assert_close(found, -share.log())
     else:
         torch.testing.assert_close(found, ((1 + total) ** (1 - tau) - 1) / (1 - tau))
     if tau > 1:
         torch.testing.assert_close(found, (1 - share ** (tau - 1)) / (tau - 1))
-    torch.testing.assert_close(comp_sum(gaps, tau, 2.0), comp_sum(gaps / 2, tau))
+    torch.testing.assert_close(CompSum(tau, 2.0)(Logits.at(logits, labels)), comp_sum(gaps / 2, tau))
     wide = torch.tensor([[-500.0, 3.0], [500.0, 500.0]])
     assert bool(comp_sum(wide, max(tau, 1.0)).isfinite().all())
 
@@ -142,23 +153,40 @@ def test_certified_losses_lie_above_what_an_attack_finds(method: str, radius: fl
     step = verif.compile(network(), x).step(x)
     region, rows = verif.around(x, radius, least=0.0, most=1.0), verif.margins(labels, 4).double()
     clean = (rows @ step.outputs[..., None])[..., 0]
-    losses = {  # each with the same loss at points
-        CompSum(1.7, method=method): lambda z, m: comp_sum(m, 1.7).mean(),  # type: ignore[arg-type]
-        CompSum(0.5, 2.0, method): lambda z, m: comp_sum(m, 0.5, 2.0).mean(),  # type: ignore[arg-type]
-        SmoothCompSum(1.2, 1.0, 0.7, method): lambda z, m: (  # type: ignore[arg-type]
-            comp_sum(clean, 1.2) + 0.7 * torch.linalg.vector_norm(m - clean, dim=1)
-        ).mean(),
-        StableMax(method): lambda z, m: StableMaxCrossEntropy()(z, labels),  # type: ignore[arg-type]
-        ZLoss(): lambda z, m: z.logsumexp(1).square().mean(),
-    }
+    smooth = SmoothCompSum(CompSum(1.2), 0.7, method)
+    losses = [(head, Logits.bounded(step, region, labels, method)) for head in HEADS]  # type: ignore[arg-type]
     torch.manual_seed(0)
-    for loss, at in losses.items():
-        whole = loss(step, region, labels).item()
-        for points in (Attack(20)(step, region, labels), *region.sample(10).unbind(1)):
-            z = step.at(points)
-            assert at(z, (rows @ z[..., None])[..., 0]).item() <= whole + 1e-9
-        if radius == 0:
-            assert whole == pytest.approx(at(step.outputs, clean).item(), abs=1e-9)
+    for points in (Attack(20)(step, region, labels), *region.sample(10).unbind(1)):
+        found = Logits.at(step.at(points), labels)
+        for head, worst in losses:
+            assert bool((head(found) <= head(worst) + 1e-9).all())
+        move = torch.linalg.vector_norm(found.margins - clean, dim=1)
+        reached = (CompSum(1.2)(Logits.at(step.outputs, labels)) + 0.7 * move).mean()
+        assert reached.item() <= smooth(step, region, labels).item() + 1e-9
+    if radius == 0:
+        for head, worst in losses:
+            torch.testing.assert_close(head(worst), head(Logits.at(step.outputs, labels)), rtol=1e-5, atol=1e-7)
+
+
+def test_heads_are_the_modules_losses() -> None:
+    random = torch.Generator().manual_seed(0)
+    z, labels = torch.randn(20, 5, generator=random, dtype=torch.float64), torch.arange(20) % 5
+    found = Logits.at(z, labels)
+    torch.testing.assert_close(CrossEntropy()(found).mean(), F.cross_entropy(z, labels))
+    torch.testing.assert_close(StableMax()(found).mean(), StableMaxCrossEntropy()(z, labels))
+    torch.testing.assert_close(Drift()(found), z.logsumexp(1).square())
+    share = (z.square() + 1e-6) / (z.square() + 1e-6).sum(1, keepdim=True)
+    torch.testing.assert_close(Spherical()(found), -share.gather(1, labels[:, None])[:, 0].log())
+
+
+def test_mixed_logits() -> None:
+    x, labels = batch()
+    step = verif.compile(network(), x).step(x)
+    region = verif.around(x, 0.05)
+    for share, loss in ((0.0, F.cross_entropy(step.outputs, labels)), (1.0, IBP()(step, region, labels))):
+        found = CCIBP(share, Attack(0, 0.0))
+        mixed = Logits.at(step.outputs, labels).mixed(Logits.bounded(step, region, labels), share)
+        torch.testing.assert_close(found.head(mixed).mean(), loss)
 
 
 def test_warm_up_agrees_with_its_formula() -> None:
@@ -207,7 +235,7 @@ def test_penalties_of_derivatives_beside_a_loss() -> None:
     assert bool((fall > 0).any()) and all(bool(p.grad.isfinite().all()) for p in list(risk.parameters())[:3])
 
 
-@pytest.mark.parametrize("loss", [TAPS(), CompSum(), StableMax(), ZLoss(), IBP()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", [TAPS(), IBP(), *(IBP(head=head) for head in HEADS)], ids=named)
 def test_a_loss_that_is_none_is_an_error(loss) -> None:  # type: ignore[no-untyped-def]
     x, labels = batch()
     module = network()
@@ -220,11 +248,11 @@ def test_a_loss_that_is_none_is_an_error(loss) -> None:  # type: ignore[no-untyp
 def test_bad_input_is_named() -> None:
     x, labels = batch()
     step = verif.compile(network(), x).step(x)
-    for loss in (IBP(), TAPS(), CompSum(), StableMax()):
+    for loss in (IBP(), TAPS(), IBP(head=CompSum()), IBP(head=StableMax())):
         with pytest.raises(verif.VerifError, match="labels must lie between 0 and 3"):
             loss(step, verif.around(x, 0.1), labels + 4)
     for radius in (-0.1, math.nan, torch.tensor([0.1, 0.1, -1e-9, 0.1, 0.1])):
         with pytest.raises(verif.VerifError, match="at least 0"):
             verif.around(x, radius)
     with pytest.raises(ValueError, match="tau lies"):
-        replace(CompSum(), tau=2.5)(step, verif.around(x, 0.1), labels)
+        IBP(head=CompSum(2.5))(step, verif.around(x, 0.1), labels)

@@ -12,10 +12,13 @@ from verif.training.attacks import Attack as Attack
 from verif.training.compiled import Compiled as Compiled, Step as Step, compile as compile
 from verif.training.heads import (
     CompSum as CompSum,
-    SmoothCompSum as SmoothCompSum,
+    CrossEntropy as CrossEntropy,
+    Drift as Drift,
+    Head as Head,
+    Logits as Logits,
+    Spherical as Spherical,
     StableMax as StableMax,
     ZLoss as ZLoss,
-    comp_sum as comp_sum,
 )
 from verif.training.latent import TAPS as TAPS, LatentAttack as LatentAttack
 from verif.training.losses import (
@@ -26,6 +29,7 @@ from verif.training.losses import (
     CrownIBP as CrownIBP,
     ExpIBP as ExpIBP,
     FusedCrownIBP as FusedCrownIBP,
+    SmoothCompSum as SmoothCompSum,
 )
 from verif.training.perpendicular import perpendicular as perpendicular
 from verif.training.regions import around as around, margins as margins

@@ -1,92 +1,123 @@
-"""Certified losses other than softmax cross-entropy, each an upper bound over the region, and the clean parts of them.
+"""Losses of logits, and the bounds of logits that they take: every certified method works with every one of them.
 
-All are means over the batch. Shape letters: B samples, K classes.
+Each is the largest loss that the bounds allow (one a sample, differentiable); at points, where the bounds meet, it is
+the plain loss. Shape letters: B samples, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from relaxations.sets import InputSet
-from verif.losses import stablemax_cross_entropy_of_margins
+from verif import losses
 from verif.training.compiled import Method, Step
-from verif.training.losses import finite
 from verif.training.regions import margins
 
 
-def comp_sum(margins: Tensor, tau: float = 1.0, rho: float = 1.0) -> Tensor:
-    """The comp-sum loss (B,) of margins (B, K - 1), which falls in each (Mao, Mohri & Zhong 2023, section 2).
-
-    Phi(sum of e^(-margin / rho)) with Phi(v) = ((1 + v)^(1 - tau) - 1) / (1 - tau): tau 0 is the sum of exponentials, 1
-    the cross-entropy (logistic loss), between 1 and 2 the generalised cross-entropy (1 - p^q) / q with q = tau - 1,
-    2 the mean absolute error 1 - p.
+class Logits(NamedTuple):
+    """What is known of the logits of labels (B,): a box (B, K), and lower bounds (B, K - 1) of the label's logit minus
+    each other one, in the order of classes.
     """
-    if not 0 <= tau <= 2 or rho <= 0:
-        raise ValueError(f"tau lies in [0, 2] and rho is above 0, not {tau:g} and {rho:g}")
-    logistic = F.softplus((-margins / rho).logsumexp(1))
-    return logistic if tau == 1 else torch.expm1((1 - tau) * logistic) / (1 - tau)
+
+    labels: Tensor
+    lower: Tensor
+    upper: Tensor
+    margins: Tensor
+
+    @classmethod
+    def at(cls, logits: Tensor, labels: Tensor) -> Logits:
+        """Of logits (B, K) themselves."""
+        rows = margins(labels, logits.shape[1]).to(logits)
+        return cls(labels, logits, logits, (rows @ logits[..., None])[..., 0])
+
+    @classmethod
+    def bounded(cls, step: Step, region: InputSet, labels: Tensor, method: Method = "ibp") -> Logits:
+        """Over a region: margins by a method, the box by intervals."""
+        lower = step.lower(region, margins(labels, step.count), method)
+        return cls(labels, *step.outer(region), lower)
+
+    def mixed(self, other: Logits, share: float) -> Logits:
+        """A share of the other's, and the rest of these."""
+        parts = (own + share * (more - own) for own, more in zip(self[1:], other[1:], strict=True))
+        return Logits(self.labels, *parts)
+
+
+Head = Callable[[Logits], Tensor]  # the loss (B,)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Of softmax, in nats."""
+
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
+        return losses.cross_entropy_of_margins(logits.margins)
 
 
 @dataclass(frozen=True)
 class CompSum:
-    """The largest comp-sum loss that bounds of the margins allow; `tau` 1 + q for the generalised cross-entropy."""
-
-    tau: float = 1.0
-    rho: float = 1.0
-    method: Method = "ibp"
-
-    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
-        """A number."""
-        lower = step.lower(region, margins(labels, step.count), self.method)
-        return finite(comp_sum(lower, self.tau, self.rho).mean())
-
-
-@dataclass(frozen=True)
-class SmoothCompSum:
-    """The smooth adversarial comp-sum loss (Mao, Mohri & Zhong 2023, section 5): the clean one, and `nu` times an upper
-    bound of the largest Euclidean distance from the clean margins to those in the region.
+    """Comp-sum losses (Mao, Mohri & Zhong 2023): tau 0 is the sum of exponentials, 1 the cross-entropy, 1 + q the
+    generalised cross-entropy (1 - p^q) / q, 2 the absolute error 1 - p; margins are divided by rho.
     """
 
     tau: float = 1.0
     rho: float = 1.0
-    nu: float = 1.0
-    method: Method = "ibp"
 
-    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
-        """A number."""
-        rows = margins(labels, step.count).to(step.clean.dtype)
-        clean = (rows @ step.outputs[..., None])[..., 0]
-        least, most = step.lower(region, torch.cat([rows, -rows], 1), self.method).chunk(2, 1)
-        move = torch.maximum(clean - least, -most - clean).clamp(min=0)
-        return finite((comp_sum(clean, self.tau, self.rho) + self.nu * torch.linalg.vector_norm(move, dim=1)).mean())
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
+        if not 0 <= self.tau <= 2 or self.rho <= 0:
+            raise ValueError(f"tau lies in [0, 2] and rho is above 0, not {self.tau:g} and {self.rho:g}")
+        return losses.comp_sum(logits.margins / self.rho, self.tau)
 
 
 @dataclass(frozen=True)
 class StableMax:
-    """The largest StableMax cross-entropy (Prieto et al. 2025) that bounds of margins and logits allow."""
+    """The StableMax cross-entropy (Prieto et al. 2025): from the box and the margins."""
 
-    method: Method = "ibp"
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
+        others = F.one_hot(logits.labels, logits.lower.shape[1]) == 0
+        whole = torch.zeros_like(logits.lower).masked_scatter(others, logits.margins)
+        return losses.stablemax_cross_entropy_of_margins(logits.lower, logits.upper, logits.labels, whole)
 
-    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
-        """A number."""
-        lower, upper = step.outer(region)
-        found = step.lower(region, margins(labels, step.count), self.method)
-        others = F.one_hot(labels, step.count) == 0
-        whole = torch.zeros_like(lower).masked_scatter(others, found)
-        return finite(stablemax_cross_entropy_of_margins(lower, upper, labels, whole).mean())
+
+@dataclass(frozen=True)
+class Spherical:
+    """The cross-entropy of the spherical softmax (de Brebisson & Vincent 2016): from the box."""
+
+    eps: float = 1e-6
+
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
+        return losses.spherical_cross_entropy(logits.lower, logits.upper, logits.labels, self.eps)
 
 
 @dataclass(frozen=True)
 class ZLoss:
-    """The largest square of the logits' log-sum-exp, to be added with a small factor (Chowdhery et al. 2022, section 5,
-    take 1e-4): logits that do not drift. Log-sum-exp rises in every logit, so the ends of their intervals tell.
+    """The Z-loss (de Brebisson & Vincent 2016): from the box."""
+
+    a: float = 0.1
+    b: float = 10.0
+
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
+        found = losses.z_loss(logits.lower, logits.upper, logits.labels, self.a, self.b)
+        known = (logits.lower.isfinite() & logits.upper.isfinite()).all(1)  # it is bounded whatever the logits
+        return torch.where(known, found, torch.nan)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The square of the logits' log-sum-exp, to be added to a loss with a small factor (Chowdhery et al. 2022, section
+    5, take 1e-4): logits that do not drift. Log-sum-exp rises in every logit, so the ends of the box tell.
     """
 
-    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
-        """A number."""
-        ends = torch.stack([end.logsumexp(1) for end in step.outer(region)])
-        return finite(ends.square().amax(0).mean())
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
+        return torch.stack([logits.lower.logsumexp(1), logits.upper.logsumexp(1)]).square().amax(0)

@@ -8,16 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from graphs import Graph, Node
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations.sets import Box, InputSet
-from verif.losses import cross_entropy_of_margins
 from verif.training.attacks import Attack
 from verif.training.compiled import Step
+from verif.training.heads import CrossEntropy, Head, Logits
 from verif.training.losses import SABR, finite
 from verif.training.regions import margins
 
@@ -84,26 +83,26 @@ class TAPS:
     share: float = 0.5
     small: SABR | None = None
     attack: Attack = field(default_factory=Attack)
+    head: Head = field(default_factory=CrossEntropy)
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         if self.small is not None:
             region = self.small.small(step, region, labels)
-        rows = margins(labels, step.count).to(step.clean.dtype)
         behind, box = tail(step, region, self.bends)
-        attacked = cross_entropy_of_margins(self._margins(behind, box, rows))
-        bounded = cross_entropy_of_margins(behind.lower(box, rows, "ibp"))
+        attacked, bounded = self.head(self._found(behind, box, labels)), self.head(Logits.bounded(behind, box, labels))
         return finite((_pulled(attacked, 2 * self.weight) * _pulled(bounded, 2 - 2 * self.weight)).mean())
 
-    def _margins(self, behind: Step, box: Box, rows: Tensor) -> Tensor:
-        """The least margins (B, K - 1) found, each by an attack of its own."""
+    def _found(self, behind: Step, box: Box, labels: Tensor) -> Logits:
+        """The least margins found, each by an attack of its own, and the box of the logits at all these points."""
+        rows = margins(labels, behind.count).to(box.lower)
         count = rows.shape[1]
         each = Box(box.lower.repeat_interleave(count, 0), box.upper.repeat_interleave(count, 0))
         directions = rows.flatten(0, 1)
         fixed = Box(each.lower.detach(), each.upper.detach())
         points = self.attack.climb(fixed, lambda points: -(directions * behind.at(points)).sum())
-        found = behind.at(connected(points, each, self.share))
-        return (directions * found).sum(1).reshape(rows.shape[:2])
+        logits = behind.at(connected(points, each, self.share)).reshape(len(labels), count, -1)
+        return Logits(labels, logits.amin(1), logits.amax(1), (rows * logits).sum(2))
 
 
 def _pulled(value: Tensor, factor: float) -> Tensor:
@@ -113,16 +112,18 @@ def _pulled(value: Tensor, factor: float) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentAttack:
-    """Cross-entropy at a point that an attack finds in boxes of intervals inside the network, `bends` nodes that are
+    """The loss at a point that an attack finds in boxes of intervals inside the network, `bends` nodes that are
     not affine before its end; what lies before it is not trained. Lower `bends` stage by stage for the layer-wise
     training of Balunovic & Vechev 2020 (theirs takes zonotopes in place of boxes).
     """
 
     bends: int = 1
     attack: Attack = field(default_factory=Attack)
+    head: Head = field(default_factory=CrossEntropy)
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         with torch.no_grad():
             behind, box = tail(step, region, self.bends)
-        return finite(F.cross_entropy(behind.at(self.attack(behind, box, labels)), labels))
+        found = behind.at(self.attack(behind, box, labels))
+        return finite(self.head(Logits.at(found, labels)).mean())

@@ -1,7 +1,7 @@
 """Certified losses: one small object each, called with a step, a region and labels, to a number to be minimised.
 
-All are means over the batch, in nats. `kappa` is the share of the clean cross-entropy in those that mix it in.
-Shape letters: B samples, K classes.
+All are means over the batch of the loss of logits that is their `head`. `kappa` is the share of the clean loss in those
+that mix it in. Shape letters: B samples, K classes.
 """
 
 from __future__ import annotations
@@ -9,26 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from relaxations.sets import Box, InputSet
-from verif.losses import cross_entropy_of_margins
 from verif.training.attacks import Attack
-from verif.training.compiled import Step
+from verif.training.compiled import Method, Step
+from verif.training.heads import CompSum, CrossEntropy, Head, Logits
 from verif.training.regions import margins
 
 _NARROW = 1e-6  # width of a margin's interval up to which its largest value stands for it
-
-
-def robust(step: Step, region: InputSet, labels: Tensor, method: str = "ibp") -> Tensor:
-    """The largest cross-entropy that bounds of the margins allow, (B,) (Wong & Kolter 2018, theorem 2)."""
-    return cross_entropy_of_margins(_margins(step, region, labels, method))
-
-
-def _margins(step: Step, region: InputSet, labels: Tensor, method: str) -> Tensor:
-    rows = margins(labels, step.count)
-    return step.lower(region, rows, method)  # type: ignore[arg-type]
 
 
 def finite(loss: Tensor) -> Tensor:
@@ -38,8 +27,11 @@ def finite(loss: Tensor) -> Tensor:
     return loss
 
 
-def _with_clean(loss: Tensor, step: Step, labels: Tensor, kappa: float) -> Tensor:
-    return loss if kappa == 0 else kappa * F.cross_entropy(step.outputs, labels) + (1 - kappa) * loss
+def _with_clean(worst: Logits, step: Step, head: Head, kappa: float) -> Tensor:
+    loss = head(worst).mean()
+    if kappa:
+        loss = kappa * head(Logits.at(step.outputs, worst.labels)).mean() + (1 - kappa) * loss
+    return finite(loss)
 
 
 @dataclass(frozen=True)
@@ -47,11 +39,11 @@ class IBP:
     """Interval bounds (Gowal et al. 2018, equation 12): kappa clean + (1 - kappa) robust."""
 
     kappa: float = 0.0
+    head: Head = field(default_factory=CrossEntropy)
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        loss = robust(step, region, labels).mean()
-        return finite(_with_clean(loss, step, labels, self.kappa))
+        return _with_clean(Logits.bounded(step, region, labels), step, self.head, self.kappa)
 
 
 @dataclass(frozen=True)
@@ -60,20 +52,19 @@ class CrownIBP:
 
     beta: float = 1.0
     kappa: float = 0.0
+    head: Head = field(default_factory=CrossEntropy)
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        linear = _margins(step, region, labels, "crown-ibp")
-        mixed = self.beta * linear
+        worst = Logits.bounded(step, region, labels, "crown-ibp")
         if self.beta < 1:
-            mixed = mixed + (1 - self.beta) * _margins(step, region, labels, "ibp")
-        loss = cross_entropy_of_margins(mixed).mean()
-        return finite(_with_clean(loss, step, labels, self.kappa))
+            worst = worst.mixed(Logits.bounded(step, region, labels), 1 - self.beta)
+        return _with_clean(worst, step, self.head, self.kappa)
 
 
 @dataclass(frozen=True)
 class FusedCrownIBP:
-    """CROWN-IBP with one row a sample instead of K - 1 (loss fusion: Xu et al. 2020, section 3.3).
+    """CROWN-IBP with one row a sample instead of K - 1 (loss fusion: Xu et al. 2020, section 3.3); cross-entropy only.
 
     The sum of e^(-margin) is convex in the margins: over their intervals it lies below its chords, whose sum is one
     linear function of the logits, and that is what is bounded.
@@ -102,10 +93,11 @@ class SABR:
 
     share: float = 0.1
     attack: Attack = field(default_factory=Attack)
+    head: Head = field(default_factory=CrossEntropy)
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        return finite(robust(step, self.small(step, region, labels), labels).mean())
+        return finite(self.head(Logits.bounded(step, self.small(step, region, labels), labels)).mean())
 
     def small(self, step: Step, region: InputSet, labels: Tensor) -> Box:
         """Boxes of a share of the region's width, inside the region's box, around what an attack finds."""
@@ -117,26 +109,45 @@ class SABR:
 
 
 @dataclass(frozen=True)
+class SmoothCompSum:
+    """The smooth adversarial comp-sum loss (Mao, Mohri & Zhong 2023, section 5): the clean one, and `nu` times an upper
+    bound of the largest Euclidean distance from the clean margins to those in the region.
+    """
+
+    head: CompSum = field(default_factory=CompSum)
+    nu: float = 1.0
+    method: Method = "ibp"
+
+    def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
+        """A number."""
+        rows = margins(labels, step.count).to(step.clean.dtype)
+        clean = Logits.at(step.outputs, labels)
+        least, most = step.lower(region, torch.cat([rows, -rows], 1), self.method).chunk(2, 1)
+        move = torch.maximum(clean.margins - least, -most - clean.margins).clamp(min=0)
+        return finite((self.head(clean) + self.nu * torch.linalg.vector_norm(move, dim=1)).mean())
+
+
+@dataclass(frozen=True)
 class _Mixed:
     """An adversarial and an interval loss, with the weight alpha of the latter (De Palma et al. 2024)."""
 
     alpha: float = 0.5
     attack: Attack = field(default_factory=Attack)
+    head: Head = field(default_factory=CrossEntropy)
 
-    def _both(self, step: Step, region: InputSet, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Margins (B, K - 1) at adversarial points, and lower bounds of them."""
-        rows = margins(labels, step.count).to(step.clean.dtype)
+    def _both(self, step: Step, region: InputSet, labels: Tensor) -> tuple[Logits, Logits]:
+        """At adversarial points, and over the region."""
         found = step.at(self.attack(step, region, labels))
-        return (rows @ found[..., None])[..., 0], step.lower(region, rows, "ibp")
+        return Logits.at(found, labels), Logits.bounded(step, region, labels)
 
 
 class CCIBP(_Mixed):
-    """Cross-entropy of the convex combination of margins (equation 6)."""
+    """The loss of the convex combination of margins (equation 6)."""
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        found, low = self._both(step, region, labels)
-        return finite(cross_entropy_of_margins((1 - self.alpha) * found + self.alpha * low).mean())
+        found, worst = self._both(step, region, labels)
+        return finite(self.head(found.mixed(worst, self.alpha)).mean())
 
 
 class MTLIBP(_Mixed):
@@ -144,8 +155,8 @@ class MTLIBP(_Mixed):
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        found, low = (cross_entropy_of_margins(part) for part in self._both(step, region, labels))
-        return finite(((1 - self.alpha) * found + self.alpha * low).mean())
+        found, worst = (self.head(part) for part in self._both(step, region, labels))
+        return finite(((1 - self.alpha) * found + self.alpha * worst).mean())
 
 
 class ExpIBP(_Mixed):
@@ -153,6 +164,6 @@ class ExpIBP(_Mixed):
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        found, low = (cross_entropy_of_margins(part) for part in self._both(step, region, labels))
-        tiny = torch.finfo(low.dtype).tiny
-        return finite((found.clamp(min=tiny) ** (1 - self.alpha) * low.clamp(min=tiny) ** self.alpha).mean())
+        found, worst = (self.head(part) for part in self._both(step, region, labels))
+        tiny = torch.finfo(worst.dtype).tiny
+        return finite((found.clamp(min=tiny) ** (1 - self.alpha) * worst.clamp(min=tiny) ** self.alpha).mean())
