@@ -30,7 +30,9 @@ DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a search knows so far. `worst` is the lowest open gap, `proved_share` of the volume of all regions."""
+    """What a search knows so far. `worst` is the lowest open gap, `proved_share` of the volume of all regions, `widths`
+    the mean width of each value's interval over the first boxes, in the order of the graph.
+    """
 
     open: int
     done: int
@@ -38,6 +40,7 @@ class Progress:
     proved_share: float
     boxes_per_second: float
     seconds: float
+    widths: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Search:
     attacked: float = 0.0
     proved: float = 0.0
     lower_bound: float = math.inf
+    widths: tuple[tuple[str, float], ...] = ()
     started: float = field(default_factory=time.monotonic)
     threads: int = field(default_factory=torch.get_num_threads)
 
@@ -87,6 +91,7 @@ class Search:
             size = len(batch)
             self.share_work(size)
             gaps, result, survivors, atoms = self.bound(batch)
+            self.widths = self.widths or result.widths
             if len(survivors):
                 yield from self.candidates(survivors, result, atoms)
                 other = self.alone(survivors, gaps, atoms)
@@ -309,7 +314,8 @@ class Search:
         """The state of the search."""
         seconds = time.monotonic() - self.started
         worst = float(self.domains.worst.min()) if len(self.domains) else self.lower_bound
-        return Progress(len(self.domains), self.done, worst, self.proved, self.done / max(seconds, 1e-9), seconds)
+        rate = self.done / max(seconds, 1e-9)
+        return Progress(len(self.domains), self.done, worst, self.proved, rate, seconds, self.widths)
 
 
 def met(property: Property, box: Box, region: Tensor) -> InputSet:

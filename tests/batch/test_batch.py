@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -148,6 +149,13 @@ def test_a_job_makes_instances_of_a_dataset(tmp_path: Path, capsys: Capture) -> 
     assert run(["batch", str(tmp_path / "job.toml"), "--results", str(tmp_path / "r.db")]) == 1
     assert capsys.readouterr().out.endswith("1 holds, 3 violated\n")
     assert verdicts(tmp_path / "r.db") == ["holds", "violated", "violated", "violated"]
+    with Store(tmp_path / "r.db") as found:
+        rows = list(found.rows())
+    around = {"index": 0, "eps": 0.9, "norm": "inf", "clip": [0.0, 1.0]}
+    assert rows[2].entry.settings["around"] == around
+    assert rows[2].outcome is not None and rows[2].outcome.middle is not None
+    kept = np.load(io.BytesIO(rows[2].outcome.middle))
+    assert kept["Y"].tolist() == kept["X"].tolist() == [[np.float32(0.9), np.float32(0.1)]]
 
 
 @pytest.mark.parametrize(

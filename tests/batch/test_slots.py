@@ -46,7 +46,8 @@ def test_decides(slot: Slot, tmp_path: Path) -> None:
 def test_a_hint_is_replayed_not_believed(slot: Slot, tmp_path: Path) -> None:
     asked = question(tmp_path)
     asked.property.write_text(property_text("(assert (>= Y_0 2.5))"))
-    assert slot.answer(asked, [(1.0, 1.0), (9.0, 9.0), (0.0,)])[0].verdict == "holds"
+    found = slot.answer(asked, [(1.0, 1.0), (9.0, 9.0), (0.0,)])[0]
+    assert found.verdict == "holds" and round(dict(found.widths)["product"], 6) == 2
 
 
 def test_what_hangs_is_killed(slot: Slot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

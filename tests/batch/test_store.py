@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from verif.batch.store import Entry, Outcome, Store, StoreError
@@ -18,9 +19,8 @@ FACTS = ({"processors": 2}, {"verif": "0"})
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    done = Outcome(
-        "timeout", "r", -1.5, 0.5, 7, "boxes", 1.0, 2.0, 3.0, 4, 5.0, b"npz", ("X",), "p", ((0.1, -1.0, 0.2, 3, 4),)
-    )
+    facts = ("timeout", "r", -1.5, 0.5, 7, "boxes", 1.0, 2.0, 3.0, 4, 5.0, b"npz", ("X",), "p")
+    done = Outcome(*facts, trace=((0.1, -1.0, 0.2, 3, 4),), middle=b"npz", widths=(("fc1", 0.5), ("fc2", np.inf)))
     with Store(tmp_path / "r.db", write=True) as store:
         run = store.begin(ENTRIES, "verify batch", FACTS)
         assert store.claim("k0", run) and not store.claim("k0", run)
@@ -34,6 +34,24 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert [row.outcome for row in others] == [None, None]
         (record,) = store.runs()
         assert record.ended is not None and (record.environment, record.versions) == FACTS
+
+
+def test_a_store_of_the_first_schema_is_read_and_goes_on(tmp_path: Path) -> None:
+    with Store(tmp_path / "r.db", write=True) as store:
+        run = store.begin(ENTRIES, "verify batch", FACTS)
+        store.claim("k0", run)
+        store.record("k0", Outcome("holds"))
+    base = sqlite3.connect(tmp_path / "r.db")
+    base.executescript(
+        "ALTER TABLE instances DROP COLUMN middle; ALTER TABLE instances DROP COLUMN widths; PRAGMA user_version = 1;"
+    )
+    base.close()
+    for write in (False, True):
+        with Store(tmp_path / "r.db", write=write) as store:
+            assert next(store.rows()).outcome == Outcome("holds")
+    with Store(tmp_path / "r.db", write=True) as store:
+        store.record("k1", Outcome("holds", widths=(("fc", 1.0),)))
+        assert [row.outcome.widths for row in store.rows() if row.outcome] == [(), (("fc", 1.0),)]
 
 
 def test_claims_of_a_killed_process_are_open_again(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from verif.batch.questions import Question
 from verif.batch.store import Outcome
 from verif.properties import robustness
 from verif.query import Network, Query, compile_query
-from verif.replay import replay
+from verif.replay import Replay, replay
 from verif.verdict import Verdict
 from verif.verify import Counterexample, verify
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from verif.bab import Progress
 
 KEPT_MODELS = 2  # that a worker keeps loaded: instances come sorted by model
+PICTURED = 50_000  # input numbers up to which the middle of the set is kept beside a counterexample
 TRACE = 200  # points of a search's progress that are kept, at most twice as many
 
 Point = tuple[float, ...]
@@ -39,10 +40,11 @@ class Trace:
     points: list[tuple[float, float, float, int, int]] = field(default_factory=list)
     every: int = 1
     seen: int = 0
+    widths: tuple[tuple[str, float], ...] = ()
 
     def __call__(self, event: Progress) -> None:
         """Take one event."""
-        self.seen += 1
+        self.seen, self.widths = self.seen + 1, event.widths or self.widths
         if self.seen % self.every == 0 and math.isfinite(event.worst):
             self.points.append((event.seconds, event.worst, event.proved_share, event.open, event.done))
         if len(self.points) >= 2 * TRACE:
@@ -103,10 +105,12 @@ class Answerer:
                 seconds=now - started,
                 timeout=question.timeout,
                 trace=tuple(trace.points),
+                widths=trace.widths,
             )
         if found is None:
             return outcome, None
-        kept = {"counterexample": _npz(found), "inputs": tuple(found.inputs)}
+        middle = self._middle(question, query, found)
+        kept = {"counterexample": _npz(found), "inputs": tuple(found.inputs), "middle": middle}
         return Outcome(**{**outcome.__dict__, **kept}), tuple(found.point.double().tolist())
 
     def _compile(self, question: Question) -> Query:
@@ -121,6 +125,22 @@ class Answerer:
             network, x[around.index], around.eps, norm=around.norm, label=int(y[around.index]), clip=around.clip
         )
         return compile_query(asked, network)
+
+    def _middle(self, question: Question, query: Query, found: Counterexample) -> bytes | None:
+        """What the counterexample changed: the sample, or the middle of its region, with the outputs there."""
+        point, around = found.point.double().cpu(), question.around
+        if len(point) > PICTURED:
+            return None
+        if around is not None:
+            middle = torch.from_numpy(self._data(question.property)[0][around.index].astype(np.float64)).flatten()
+        else:
+            lower, upper = (bound.double() for bound in query.outer())
+            inside = ((point >= lower) & (point <= upper)).all(1).nonzero()[:1, 0]
+            middle = ((lower[inside] + upper[inside]) / 2).flatten()
+        try:
+            return _npz(replay(query, middle)) if len(middle) and bool(middle.isfinite().all()) else None
+        except Exception:  # it only illustrates a verdict that stands
+            return None
 
     def _network(self, path: Path) -> Network:
         """A model, loaded once for its instances."""
@@ -153,7 +173,7 @@ def _sibling(query: Query, hints: Sequence[Point]) -> Counterexample | None:
     return None
 
 
-def _npz(found: Counterexample) -> bytes:
+def _npz(found: Counterexample | Replay) -> bytes:
     file = io.BytesIO()
     arrays: dict[str, Any] = {**found.inputs, **found.outputs}
     np.savez(file, **arrays)

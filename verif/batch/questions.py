@@ -32,6 +32,10 @@ class Around:
     norm: float
     clip: tuple[float, float] | None = None
 
+    def plain(self) -> dict[str, object]:
+        """As JSON can hold it."""
+        return {**asdict(self), "norm": str(self.norm)}
+
 
 @dataclass(frozen=True)
 class Question:
@@ -56,7 +60,7 @@ class Question:
         """SHA-256 of all that the answer depends on: contents, settings and the time allowed."""
         asked: dict[str, object] = {"hashes": self.hashes(), "settings": asdict(self.settings), "timeout": self.timeout}
         if self.around is not None:
-            asked["around"] = {**asdict(self.around), "norm": str(self.around.norm)}
+            asked["around"] = self.around.plain()
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def entry(self) -> Entry:
@@ -65,7 +69,8 @@ class Question:
         around = self.around
         asked = "" if around is None else f"[{around.index}] eps {around.eps:g} norm {around.norm:g}"
         names = ", ".join(dict.fromkeys(models.values())), f"{self.property}{asked}"
-        return Entry(self.key(), self.category, *names, models, asdict(self.settings), self.hashes())
+        settings = asdict(self.settings) | ({} if around is None else {"around": around.plain()})
+        return Entry(self.key(), self.category, *names, models, settings, self.hashes())
 
     def weight(self) -> tuple[int, str, int]:
         """Sorts cheap instances first and keeps those of one model together."""

@@ -11,12 +11,14 @@
 | | `search_seconds`, `seconds` | of the search alone; of the whole instance, reading of files included |
 | | `peak_bytes` | largest resident memory of the process that decided it |
 | | `timeout` | seconds it was given |
-| | `settings` | JSON: strategy, device, seed, memory |
+| | `settings` | JSON: strategy, device, seed, memory; for a sample of a dataset `around`: index, eps, norm, clip |
 | | `hashes` | JSON: `models` (name to SHA-256) and `property` |
 | | `counterexample` | .npz of all inputs and outputs by name, as `verify replay` reads it |
 | | `inputs` | JSON: which names in it are inputs |
+| | `middle` | .npz like it of the middle of the input set, or the sample, that was changed (schema 2) |
 | | `proof` | path of the proof, "" where there is none |
 | | `trace` | JSON: [seconds, worst bound, share, open, done] of the search, thinned out |
+| | `widths` | JSON: [value, mean width of its interval] over the first boxes, layer by layer (schema 2) |
 | | `run` | the run that claimed or decided it |
 | `asked` | `run`, `place`, `key` | which instances a run asked, in the order of its list |
 | | `category`, `model`, `property` | how the list names them; `models` is JSON, name to file |
@@ -42,16 +44,21 @@ from typing import Any
 
 from graphs.errors import VerifError
 
-SCHEMA = 1
+SCHEMA = 2
+_UPGRADE = {1: "ALTER TABLE instances ADD COLUMN middle BLOB; ALTER TABLE instances ADD COLUMN widths TEXT;"}
 _TABLES = """
 CREATE TABLE instances (key TEXT PRIMARY KEY, state TEXT NOT NULL, verdict TEXT, reason TEXT, bound REAL, share REAL,
   domains INTEGER, strategy TEXT, start_seconds REAL, search_seconds REAL, seconds REAL, peak_bytes INTEGER,
-  timeout REAL, settings TEXT, hashes TEXT, counterexample BLOB, inputs TEXT, proof TEXT, trace TEXT, run INTEGER);
+  timeout REAL, settings TEXT, hashes TEXT, counterexample BLOB, inputs TEXT, proof TEXT, trace TEXT, run INTEGER,
+  middle BLOB, widths TEXT);
 CREATE TABLE asked (run INTEGER, place INTEGER, key TEXT NOT NULL, category TEXT, model TEXT, property TEXT,
   models TEXT, PRIMARY KEY (run, place));
 CREATE TABLE runs (run INTEGER PRIMARY KEY, started REAL, ended REAL, pid INTEGER, command TEXT, environment TEXT,
   versions TEXT);
 """
+
+
+_LISTS = ("inputs", "trace", "widths")  # columns that are JSON
 
 
 class StoreError(VerifError):
@@ -77,6 +84,8 @@ class Outcome:
     inputs: tuple[str, ...] = ()
     proof: str = ""
     trace: tuple[tuple[float, float, float, int, int], ...] = ()
+    middle: bytes | None = None
+    widths: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,10 @@ class Store:
             (version,) = self._base.execute("PRAGMA user_version").fetchone()
             if write and version == 0:
                 self._create()
-            elif version != SCHEMA:
+            elif write and version in _UPGRADE:
+                script = f"BEGIN IMMEDIATE; {_UPGRADE[version]} PRAGMA user_version = {SCHEMA}; COMMIT;"
+                self._base.executescript(script)
+            elif version not in (SCHEMA, *_UPGRADE):
                 raise StoreError(
                     "B102",
                     f"this store has the schema {version}, this version of verif reads {SCHEMA}",
@@ -196,7 +208,7 @@ class Store:
     def record(self, key: str, outcome: Outcome) -> None:
         """Write down what came of an instance."""
         values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
-        values |= {"inputs": json.dumps(outcome.inputs), "trace": json.dumps(outcome.trace)}
+        values |= {name: json.dumps(values[name]) for name in _LISTS}
         names = ", ".join(f"{name} = :{name}" for name in values)
         with self._change():
             self._base.execute(f"UPDATE instances SET state = 'done', {names} WHERE key = :key", {**values, "key": key})
@@ -253,9 +265,13 @@ def _row(row: sqlite3.Row) -> Row:
     entry = Entry(row["key"], row["category"], row["model"], row["property"], models, settings, hashes)
     if row["state"] != "done":
         return Row(entry, row["state"], None, row["decided"])
-    values = {name: row[name] for name in Outcome.__dataclass_fields__}
-    values |= {"inputs": tuple(json.loads(row["inputs"])), "trace": tuple(map(tuple, json.loads(row["trace"])))}
+    values = {name: row[name] for name in Outcome.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
+    values |= {name: _tuples(json.loads(values.get(name) or "[]")) for name in _LISTS}
     return Row(entry, "done", Outcome(**values), row["decided"])
+
+
+def _tuples(read: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(part) if isinstance(part, list) else part for part in read)
 
 
 def _alive(pid: int) -> bool:

@@ -53,6 +53,12 @@ class Pass:
     steep: Tensor | None = None
     part: Part | None = None
 
+    @property
+    def widths(self) -> tuple[tuple[str, float], ...]:
+        """Mean width of each value's interval, over its entries and all boxes; the rows' own are left out."""
+        own = ((name, i) for name, i in self.intervals.items() if not name.startswith("atoms."))
+        return tuple((name, float((i.upper - i.lower).double().mean())) for name, i in own)
+
 
 class Engine:
     """Bounds for one graph with a single flat input (n,); holds no state of any pass.
