@@ -2,82 +2,58 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli import files
-from cli.decide import importing, stem
+from cli.decide import INTERRUPTED, importing, stem
 from cli.errors import UsageError
 from cli.options import AccuracyOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from verif.training.accuracy import Accuracy
-
-BATCH = 64
+    from verif.training import Accuracy
 
 
 def accuracy(model: Path, options: AccuracyOptions) -> int:
-    """A line for each radius as it comes; with --results those that are in the file already are not computed again."""
+    """A line for each radius as it comes; with --results what an earlier run found out is not computed again."""
     for path in (model, options.data):
         files.require(path)
-    radii = options.radii()
-    done = _known(options.results)
+    files.require_writable(options.results, options.picture)
     with importing():
-        from verif.jacobians import flat_rows
         from verif.networks import Networks
-        from verif.training.accuracy import Judge, evaluate
-        from verif.training.compiled import Step
-    graph = flat_rows(Networks.of(model).load(""))
-    x, labels = _samples(options.data, graph[graph.inputs[0]].size)
-    batches = list(zip(x.split(BATCH), labels.split(BATCH), strict=True))
-    judge = Judge(float(options.norm), options.least, options.most)
-    found = []
+        from verif.training import Judge, evaluate
+    from cli.pictures import accuracy_curve
+    from cli.progress import counting
+
+    network = Networks.of(model).load("")
+    x, labels = _samples(options.data, sum(network.graph[name].size for name in network.graph.inputs))
+    judge = Judge(float(options.norm), options.least, options.most, timeout=options.timeout)
+    found: list[Accuracy] = []
     print(f"{stem(model)} x {stem(options.data)}, {len(x)} samples, l{options.norm}")
     print("  radius     natural  attacked  certified  undecided", flush=True)
-    for radius in radii:
-        key = f"{radius:g}"
-        if key not in done:
-            (own,) = evaluate(lambda batch: Step(graph, batch), batches, [radius], judge)
-            done[key] = _plain(own)
-            if options.results is not None:
-                files.write(options.results, json.dumps(done, indent=1) + "\n")
-        found.append(done[key])
-        print(_line(done[key]), flush=True)
+    try:
+        with counting(options.quiet, options.verbose) as watch:
+            tell = None if watch is None else lambda one: watch(_progress(one))
+            for one in evaluate(network, [(x, labels)], options.radii(), judge, results=options.results, on_event=tell):
+                found.append(one)
+                print(_line(one), flush=True)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if options.picture is not None:
-        from cli.pictures import accuracy_curve
-
-        files.write(options.picture, accuracy_curve(found))
+        files.write(options.picture, accuracy_curve([vars(one) for one in found]))
     return 0
 
 
-def _plain(found: Accuracy) -> dict[str, float]:
-    return {
-        "radius": found.radius,
-        "samples": found.count,
-        "natural": found.natural,
-        "attacked": found.attacked,
-        "certified": found.certified,
-    }
+def _line(found: Accuracy) -> str:
+    shares = (found.natural, found.attacked, found.certified, found.attacked - found.certified)
+    return f"  {found.radius:<9g}" + "".join(f"{100 * share:8.1f} %" for share in shares)
 
 
-def _line(found: dict[str, float]) -> str:
-    shares = (found["natural"], found["attacked"], found["certified"], found["attacked"] - found["certified"])
-    return f"  {found['radius']:<9g}" + "".join(f"{100 * share:8.1f} %" for share in shares)
-
-
-def _known(path: Path | None) -> dict[str, Any]:
-    if path is None or not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError("C104", f"'{path}' is not a file of results", help="give another name, or remove it")
-    return found
+def _progress(found: Accuracy) -> str:
+    band = f"attacked {found.attacked:.1%}   certified {found.certified:.1%}"
+    return f"radius {found.radius:g}   {band}   {found.left} of {found.count} samples to go"
 
 
 def _samples(path: Path, size: int) -> tuple[Tensor, Tensor]:
@@ -92,7 +68,8 @@ def _samples(path: Path, size: int) -> tuple[Tensor, Tensor]:
         raise UsageError(
             "C104", f"'{path}' has no arrays x and y", notes=[str(error)], help="np.savez(path, x=x, y=y)"
         ) from None
-    if x.ndim < 2 or x[0].size != size or y.ndim != 1 or len(y) != len(x) or y.dtype.kind not in "iu":
+    fits = x.ndim >= 2 and len(x) and x[0].size == size and y.ndim == 1 and len(y) == len(x) and y.dtype.kind in "iu"
+    if not fits:
         shapes = f"x {list(x.shape)}, y {list(y.shape)} of {y.dtype}"
         raise UsageError("C104", f"the model takes {size} numbers a sample; '{path}' holds {shapes}")
     return torch.from_numpy(x).flatten(1), torch.from_numpy(y.astype(np.int64))

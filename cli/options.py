@@ -146,13 +146,20 @@ class AccuracyOptions:
     "The least value that an input number has; points below it do not count."
     most: float | None = None
     "The largest one."
+    timeout: float = 0.0
+    "Seconds of branch-and-bound for each sample and radius that bounds leave undecided."
     results: Path | None = None
-    "Keep results in this file (.json); radii that are in it are not computed again."
+    "Keep every sample's answer in this file (.json); the same command goes on there."
     picture: Path | None = None
     "Write a picture (.svg) of the accuracies by radius."
+    quiet: Annotated[bool, Parameter(negative=())] = False
+    "No progress."
+    verbose: Annotated[bool, Parameter(negative=())] = False
+    "Progress lines even where stderr is no terminal."
 
     def check(self) -> None:
         """Raise UsageError where a value makes no sense."""
+        Options(timeout=self.timeout or None).check()
         self.radii()
 
     def radii(self) -> list[float]:

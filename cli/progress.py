@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from verif.bab import Progress
 
 Watch = Callable[["Progress"], None]
+_Show = Callable[[str, float], None]  # a text, and the seconds so far
 _EVERY = 10.0  # seconds between plain lines
 _AT_ONCE = 0.3  # what is decided within these seconds shows no line, and does not wait for rich to be imported
 
@@ -22,13 +24,27 @@ _AT_ONCE = 0.3  # what is decided within these seconds shows no line, and does n
 @contextmanager
 def watching(options: Options, title: str) -> Iterator[Watch | None]:
     """A function that shows progress events while the block runs; None where nobody looks."""
-    if options.quiet or not (sys.stderr.isatty() or options.verbose):
+    with _shown(options.quiet, options.verbose) as show:
+        yield show and (lambda event: show(line(event, title, options.timeout), event.seconds))
+
+
+@contextmanager
+def counting(quiet: bool, verbose: bool) -> Iterator[Callable[[str], None] | None]:
+    """A function that shows a line while the block runs; None where nobody looks."""
+    started = time.monotonic()
+    with _shown(quiet, verbose) as show:
+        yield show and (lambda text: show(text, time.monotonic() - started))
+
+
+@contextmanager
+def _shown(quiet: bool, verbose: bool) -> Iterator[_Show | None]:
+    if quiet or not (sys.stderr.isatty() or verbose):
         yield None
     elif sys.stderr.isatty():
         with ExitStack() as shown:
-            yield _live(options, title, shown)
+            yield _live(shown)
     else:
-        yield _plain(options, title)
+        yield _plain()
 
 
 def line(event: Progress, title: str, timeout: float | None) -> str:
@@ -40,13 +56,13 @@ def line(event: Progress, title: str, timeout: float | None) -> str:
     )
 
 
-def _live(options: Options, title: str, shown: ExitStack) -> Watch:
+def _live(shown: ExitStack) -> _Show:
     """A line that is on the terminal until `shown` is closed."""
     live: Live | None = None
 
-    def show(event: Progress) -> None:
+    def show(text: str, seconds: float) -> None:
         nonlocal live
-        if live is None and event.seconds < _AT_ONCE:
+        if live is None and seconds < _AT_ONCE:
             return
         from rich.console import Console
         from rich.live import Live
@@ -54,19 +70,19 @@ def _live(options: Options, title: str, shown: ExitStack) -> Watch:
 
         if live is None:
             live = shown.enter_context(Live(console=Console(stderr=True), transient=True, refresh_per_second=8))
-        live.update(Text(line(event, title, options.timeout), no_wrap=True, overflow="ellipsis"))
+        live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
     return show
 
 
-def _plain(options: Options, title: str) -> Watch:
+def _plain() -> _Show:
     shown = -_EVERY
 
-    def show(event: Progress) -> None:
+    def show(text: str, seconds: float) -> None:
         nonlocal shown
-        if event.seconds - shown >= _EVERY:
-            shown = event.seconds
-            print(line(event, title, options.timeout), file=sys.stderr, flush=True)
+        if seconds - shown >= _EVERY:
+            shown = seconds
+            print(text, file=sys.stderr, flush=True)
 
     return show
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,10 +228,7 @@ def _network(model: Any, x: Any) -> Network:
     from verif.training import compile as traced
 
     first = next(model.parameters(), torch.empty(0))
-    example = torch.as_tensor(x).detach().to(first.dtype)
-    graph = traced(model, example).graph()
-    graph = replace(graph, constants={name: constant.detach() for name, constant in graph.constants.items()})
-    return Network("", graph, lambda *arrays: model(*(array[None] for array in arrays)))
+    return traced(model, torch.as_tensor(x).detach().to(first.dtype)).network()
 
 
 def _name(model: Any) -> str:

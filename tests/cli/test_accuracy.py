@@ -46,15 +46,32 @@ def test_figures_results_and_picture(here: Path, capsys: Capture) -> None:
     assert run(line) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in lines[2:]] == ["0", "0.02", "0.1"]
-    found = json.loads((here / "r.json").read_text())
+    kept = json.loads((here / "r.json").read_text())
+    found = {own["radius"]: own for own in kept["radii"]}
     for own in found.values():
-        assert own["certified"] <= own["attacked"] <= own["natural"] and own["samples"] == 70
-    assert found["0"]["certified"] == found["0"]["natural"] > found["0.1"]["certified"]
+        assert own["certified"] <= own["attacked"] <= own["natural"] and own["count"] == 70
+    assert found[0]["certified"] == found[0]["natural"] > found[0.1]["certified"]
     assert len(ElementTree.parse(here / "p.svg").getroot().findall(".//{*}polyline")) == 3
-    found["0.02"]["natural"] = 0.125  # what is in the file is not computed again
-    (here / "r.json").write_text(json.dumps(found))
+    found[0.1]["states"] = "x" * 70  # what is in the file is not computed again
+    (here / "r.json").write_text(json.dumps(kept))
+    assert run([*line, "--timeout", "1", "--verbose"]) == 0
+    assert capsys.readouterr().out.splitlines()[4].split()[3] == "0.0"
+
+
+def test_progress(here: Path, capsys: Capture) -> None:
+    assert run(["accuracy", "model.onnx", "--data", "data.npz", "--eps", "0.02", "--verbose"]) == 0
+    assert "of 70 samples to go" in capsys.readouterr().err
+
+
+def test_results_of_another_model_are_refused(here: Path, capsys: Capture) -> None:
+    line = ["accuracy", "model.onnx", "--data", "data.npz", "--eps", "0", "--results", "r.json"]
     assert run(line) == 0
-    assert "12.5 %" in capsys.readouterr().out
+    assert run([*line, "--norm", "2"]) == 2
+    (here / "r.json").write_text("[]")
+    assert run(line) == 2
+    said = capsys.readouterr().err
+    assert "error[P121]: 'r.json' holds results of another model" in said
+    assert "error[P121]: 'r.json' is not a file of results" in said
 
 
 @pytest.mark.parametrize(

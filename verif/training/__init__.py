@@ -7,7 +7,7 @@ lower = step.lower(around(x, eps), margins(labels, 10), "ibp")
 
 from __future__ import annotations
 
-from verif.training.accuracy import Accuracy as Accuracy, Judge as Judge, evaluate as evaluate
+from verif.training.accuracy import Judge as Judge, evaluate as evaluate
 from verif.training.attacks import Attack as Attack
 from verif.training.compiled import Compiled as Compiled, Step as Step, compile as compile
 from verif.training.heads import (
@@ -35,3 +35,4 @@ from verif.training.perpendicular import perpendicular as perpendicular
 from verif.training.regions import around as around, margins as margins
 from verif.training.regularisers import WarmUp as WarmUp
 from verif.training.schedules import Ramp as Ramp, initialise as initialise
+from verif.training.states import Accuracy as Accuracy

@@ -1,73 +1,176 @@
-"""Accuracy by radius: natural, under attack, and certified. Shape letters: B samples, K classes."""
+"""Accuracy by radius: natural, under attack, and certified by bounds and then by branch-and-bound.
+
+Shape letters: N samples, n input numbers, K classes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from graphs import Graph
+from relaxations.sets import InputSet
 from verif.errors import PropertyError
+from verif.jacobians import flat_rows
+from verif.networks import Networks
+from verif.properties import robustness
+from verif.query import Network
 from verif.rounding import TERMS
 from verif.training.attacks import Attack
-from verif.training.compiled import Method, Step
+from verif.training.compiled import Compiled, Method, Step, compile
 from verif.training.regions import around, margins
+from verif.training.states import BROKEN, OPEN, PROVED, SEARCHED, UNSEEN, WRONG, Accuracy, States, digest_of
+from verif.verdict import Verdict
+from verif.verify import verify
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Of `count` samples: the shares whose label is right, stays right under attack, and is proved to stay right within
-    `radius`. What lies between the last two is undecided.
-    """
-
-    radius: float
-    count: int
-    natural: float
-    attacked: float
-    certified: float
+Model = str | Path | Graph | Network | nn.Module | Compiled
+OnEvent = Callable[[Accuracy], None]
+_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Judge:
-    """How samples are judged: the norm, the ends of the data's range, the bound and the attack."""
+    """How samples are judged: the norm, the ends of the data's range, the bounds (one after the other, for what is
+    still open), the attack, and the seconds of branch-and-bound for each sample that is open then (0: none).
+    """
 
     norm: float = math.inf
     least: float | None = None
     most: float | None = None
-    method: Method = "alpha-crown"
+    methods: tuple[Method, ...] = ("crown-ibp", "alpha-crown")
     attack: Attack = field(default_factory=lambda: Attack(20))
+    timeout: float = 0.0
 
 
 def evaluate(
-    step: Callable[[Tensor], Step],
-    batches: Sequence[tuple[Tensor, Tensor]],
+    model: Model,
+    loader: Iterable[tuple[Any, Any]],
     radii: Sequence[float],
     judge: Judge = Judge(),
+    *,
+    results: str | Path | None = None,
+    on_event: OnEvent | None = None,
 ) -> Iterator[Accuracy]:
-    """For each radius, in order. `step` is `Compiled.step` of a module in evaluation mode, or makes a network's step of
-    a batch (B, *shape); batches are samples and labels (B,). Raises PropertyError for labels that do not fit.
+    """For each radius, the smallest first. `loader` gives batches: samples (B, *shape) and labels (B,).
+
+    A torch module must be in evaluation mode. With `results` (.json) every sample's answer is kept, and the same call
+    goes on after an interruption; `on_event` sees what is known after each batch and each search. Raises PropertyError
+    for labels that do not fit, and where the results are those of another model, samples, norm or range.
     """
-    for radius in radii:
-        found = torch.zeros(3, dtype=torch.int64)
-        for x, labels in batches:
-            found += _judged(step(x), x, labels, radius, judge)
-        count = sum(len(labels) for _, labels in batches)
-        natural, attacked, certified = (float(part) / max(count, 1) for part in found)
-        yield Accuracy(radius, count, natural, attacked, certified)
+    pairs = [(torch.as_tensor(x).detach(), torch.as_tensor(y).long()) for x, y in loader]
+    for x, labels in pairs:
+        if len(labels) != len(x):
+            raise PropertyError("P116", f"there are {len(x)} samples and {len(labels)} labels")
+    if not pairs:
+        raise PropertyError("P116", "there are no samples")
+    x, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    run = _Evaluation(network_of(model, x), x.flatten(1).double(), labels, judge)
+    kept = States.open(run.digest, len(x), None if results is None else Path(results))
+    for radius in sorted(set(map(float, radii))):
+        states = kept.at(radius, judge.timeout)
+        for _ in run.judged(radius, states):
+            kept.keep(radius, states, judge.timeout)
+            if on_event is not None:
+                on_event(Accuracy.of(radius, states, judge.timeout > 0))
+        kept.keep(radius, states, judge.timeout, now=True)
+        yield Accuracy.of(radius, states)
 
 
-@torch.no_grad()
-def _judged(step: Step, x: Tensor, labels: Tensor, radius: float, judge: Judge) -> Tensor:
-    """How many of a batch are right, right under attack, and certified, (3,)."""
-    if len(labels) != len(x):
-        raise PropertyError("P116", f"there are {len(x)} samples and {len(labels)} labels")
-    rows = margins(labels, step.count).to(x)
-    region = around(x, radius, judge.norm, judge.least, judge.most)
-    right = step.outputs.argmax(1) == labels
-    found = step.at(judge.attack(step, region, labels))
-    stays = right & ((rows @ found[..., None])[..., 0] > 0).all(1)
-    noise = TERMS * torch.finfo(x.dtype).eps * (1 + step.outputs.abs().amax(1, keepdim=True))
-    proved = right & (step.lower(region, rows, judge.method) > noise).all(1)
-    return torch.stack([right.sum(), (stays | proved).sum(), proved.sum()])
+def network_of(model: Model, x: Tensor) -> Network:
+    """The network that a model is; a module is traced with samples x (N, *shape)."""
+    if isinstance(model, nn.Module):
+        if model.training:
+            raise PropertyError("P116", "the module is in training mode", help="call its eval() first")
+        first = next(model.parameters(), torch.empty(0))
+        model = compile(model, x[:1].to(first))
+    if isinstance(model, Compiled):
+        return model.network()
+    return model if isinstance(model, Network) else Networks.of(model).load("")
+
+
+@dataclass
+class _Evaluation:
+    """Judges samples x (N, n) with labels (N,): a letter for each, changed in place."""
+
+    network: Network
+    x: Tensor
+    labels: Tensor
+    judge: Judge
+
+    @cached_property
+    def graph(self) -> Graph:
+        """From (n,) to the logits, in float64."""
+        return flat_rows(self.network)
+
+    @property
+    def digest(self) -> str:
+        """What results depend on."""
+        ends = (self.judge.norm, self.judge.least, self.judge.most)
+        return digest_of(self.network.graph, (self.x, self.labels), *ends)
+
+    def judged(self, radius: float, states: list[str]) -> Iterator[None]:
+        """Bounds and attacks for batches of what is unseen, then searches for what is open; pauses after each."""
+        unseen = torch.tensor([i for i, state in enumerate(states) if state == UNSEEN], dtype=torch.int64)
+        for chosen in unseen.split(_BATCH):
+            if len(chosen):
+                for i, state in zip(chosen.tolist(), self._bounded(radius, chosen), strict=True):
+                    states[i] = state
+                yield
+        if not self.judge.timeout:
+            return
+        for i in [i for i, state in enumerate(states) if state == OPEN]:
+            states[i] = self._searched(radius, i)
+            yield
+
+    @torch.no_grad()
+    def _bounded(self, radius: float, chosen: Tensor) -> list[str]:
+        """The letters of some samples."""
+        x, labels, judge = self.x[chosen], self.labels[chosen], self.judge
+        step = Step(self.graph, x)
+        rows = margins(labels, step.count).to(x)
+        noise = TERMS * torch.finfo(x.dtype).eps * (1 + step.outputs.abs().amax(1, keepdim=True))
+        found = [OPEN if right else WRONG for right in (step.outputs.argmax(1) == labels).tolist()]
+
+        def region(among: list[int]) -> InputSet:
+            return around(x[among], radius, judge.norm, judge.least, judge.most)
+
+        def settle(letter: str, among: list[int], mask: Tensor) -> None:
+            for i, sure in zip(among, mask.tolist(), strict=True):
+                found[i] = letter if sure else found[i]
+
+        for turn, method in enumerate(judge.methods):
+            among = [i for i, letter in enumerate(found) if letter == OPEN]
+            if among:
+                part = Step(self.graph, x[among])
+                settle(PROVED, among, (part.lower(region(among), rows[among], method) > noise[among]).all(1))
+            among = [i for i, letter in enumerate(found) if letter == OPEN]
+            if turn == 0 and among:
+                with torch.random.fork_rng(devices=()):
+                    torch.manual_seed(0)  # the same call gives the same figures
+                    logits = step.at(judge.attack(step, region(among), labels[among]))
+                settle(BROKEN, among, ((rows[among] @ logits[..., None])[..., 0] <= 0).any(1))
+        return found
+
+    def _searched(self, radius: float, index: int) -> str:
+        """The letter of one sample after branch-and-bound."""
+        judge = self.judge
+        ends = (-math.inf if judge.least is None else judge.least, math.inf if judge.most is None else judge.most)
+        asked = robustness(
+            self.network,
+            self.x[index],
+            radius,
+            norm=judge.norm,
+            label=int(self.labels[index]),
+            clip=None if ends == (-math.inf, math.inf) else ends,
+        )
+        result = verify(self.network, asked, timeout=judge.timeout)
+        if result.reason == "interrupted":
+            raise KeyboardInterrupt
+        return {Verdict.HOLDS: PROVED, Verdict.VIOLATED: BROKEN}.get(result.verdict, SEARCHED)

@@ -20,6 +20,7 @@ from relaxations.affine import AffineRelaxation
 from relaxations.sets import Box, InputSet
 from verif.bounds import ROUNDS, Engine
 from verif.errors import PropertyError
+from verif.query import Network
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -85,6 +86,13 @@ class Compiled:
         """The network in evaluation mode, as a graph for every other engine."""
         constants = {**self.imported.graph.constants, **{name: x.now() for name, x in self.imported.live.items()}}
         return self._evaluated(constants)
+
+    def network(self) -> Network:
+        """The network in evaluation mode for a query; a module in that mode replays counterexamples itself."""
+        graph, module = self.graph(), self.module
+        graph = replace(graph, constants={name: constant.detach() for name, constant in graph.constants.items()})
+        by_module = None if module.training else lambda *arrays: module(*(array[None] for array in arrays))
+        return Network("", graph, by_module)
 
     def _evaluated(self, constants: dict[str, Tensor]) -> Graph:
         for part in self.imported.today:

@@ -42,7 +42,7 @@ def cut(graph: Graph, bends: int) -> str:
 def tail(step: Step, region: InputSet, bends: int) -> tuple[Step, Box]:
     """The network behind `cut`, and the boxes (B, L) of intervals in which the value there lies for a region."""
     name = cut(step.graph, bends)
-    found = step.engine.interval(region)[name]
+    found = step.intervals(region)[name]
     nodes = list(step.graph)
     behind = nodes[[node.name for node in nodes].index(name) + 1 :]
     shape = step.graph[name].shape

@@ -46,7 +46,7 @@ class WarmUp:
 
 
 def _relus(step: Step, region: InputSet) -> Iterator[Interval]:
-    found = step.engine.interval(region)
+    found = step.intervals(region)
     return (found[node.inputs[0]] for node in step.graph if node.op == "relu")
 
 
