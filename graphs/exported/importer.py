@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from graphs.errors import GraphError
-from graphs.exported import layers as layers, pointwise as pointwise, selections as selections, shapes as shapes
+from graphs.exported import (
+    layers as layers,
+    pointwise as pointwise,
+    recurrent as recurrent,
+    selections as selections,
+    shapes as shapes,
+)
 from graphs.exported.context import CONVERTERS, Context, Live, Ranked, Var
 from graphs.exported.today import BatchNorm, Dropout
 from graphs.ir import Graph

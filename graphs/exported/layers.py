@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from graphs.exported.context import Context, Live, Value, Var, axis_of, converter
-from graphs.exported.shapes import cat, select, slice_, transpose
+from graphs.exported.context import Context, Live, Value, Var, converter
+from graphs.exported.shapes import transpose
 from graphs.exported.today import BatchNorm
 
 
@@ -211,51 +211,3 @@ def attention(
         scores = ctx.plus(scores, mask)
     shares = ctx.emit("softmax", scores, params=params, axis=len(scores.shape) - 1)
     return ctx.emit("matmul", shares, v)
-
-
-@converter("lstm.input")
-def lstm(ctx: Context, x: Var, start: Sequence[Live], weights: Sequence[Live], *rest: object) -> tuple[Var, ...]:
-    """Unrolled, in one direction; `rest`: with bias, layers, dropout, training, both ways, batch first."""
-    biased, layers, share, training, both, first = rest
-    if both or (share and training):
-        raise ctx.unsupported("an LSTM in both directions, or with dropout in training, is not supported")
-    assert isinstance(layers, int)
-    each = 4 if biased else 2
-    axis = 1 if first else 0
-    inputs = [select(ctx, x, axis, t) for t in range(x.shape[axis])]
-    last: tuple[Var, Var] | None = None
-    for layer in range(layers):
-        own = weights[each * layer : each * (layer + 1)]
-        h: Value = start[0].then(lambda t, at=layer: t[at])  # type: ignore[misc]
-        c: Value = start[1].then(lambda t, at=layer: t[at])  # type: ignore[misc]
-        found: list[Var] = []
-        for step in inputs:
-            h, c = _cell(ctx, step, (h, c), own)
-            found.append(h)
-        inputs, last = found, (h, c)
-    wide = [ctx.emit("reshape", y, shape=(*y.shape[:axis], 1, *y.shape[axis:])) for y in inputs]
-    assert last is not None
-    h, c = (ctx.emit("reshape", part, shape=(1, *part.shape)) for part in last)
-    return cat(ctx, wide, axis), h, c
-
-
-def _cell(ctx: Context, x: Var, state: tuple[Value, Value], weights: Sequence[Live]) -> tuple[Var, Var]:
-    """One step of an LSTM: gates input, forget, cell, output."""
-    gates = linear(ctx, x, weights[0], weights[2] if len(weights) > 2 else None)
-    h, c = state
-    bias = weights[3] if len(weights) > 3 else None
-    if isinstance(h, Var):
-        gates = ctx.emit("add", gates, linear(ctx, h, weights[1], bias))
-    else:
-        held, square = h, weights[1]
-        constant = Live(
-            lambda: torch.nn.functional.linear(held.now(), square.now(), None if bias is None else bias.now())
-        )
-        gates = ctx.plus(gates, constant)
-    size = gates.shape[-1] // 4
-    i, f, g, o = (slice_(ctx, gates, axis_of(-1, gates.shape), at * size, (at + 1) * size) for at in range(4))
-    i, f, o = (ctx.emit("sigmoid", gate) for gate in (i, f, o))
-    new = ctx.emit("mul", i, ctx.emit("tanh", g))
-    old = ctx.emit("mul", f, c) if isinstance(c, Var) else ctx.times(f, c)
-    c = ctx.emit("add", new, old)
-    return ctx.emit("mul", o, ctx.emit("tanh", c)), c

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from graphs.ir import Graph, Node
 
@@ -28,34 +30,60 @@ class BatchNorm:
     eps: float
     momentum: float
 
-    def constants(self, moments: tuple[Tensor, Tensor] | None) -> dict[str, Tensor]:
-        """From the mean and variance of a batch, or with None from the running ones."""
-        if moments is None:
-            assert self.mean is not None and self.variance is not None
-            moments = self.mean, self.variance
-        mean, variance = moments
-        factor = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            factor = factor * self.weight
+    def constants(self) -> dict[str, Tensor]:
+        """From the running statistics."""
+        assert self.mean is not None and self.variance is not None
+        return self._of(self.mean, (self.variance + self.eps).rsqrt())
+
+    def normalised(self, x: Tensor, *, move: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """A batch x (B, *N) normalised by its own statistics, constants that do the same; `move`: they move the running
+        ones, as torch does it.
+        """
+        running = (self.mean, self.variance) if move else (None, None)
+        given = x, self.weight, self.bias, running, (self.momentum, self.eps)
+        z, mean, rate = Normalise.apply(*given)  # type: ignore[no-untyped-call]
+        return z, self._of(mean, rate)
+
+    def _of(self, mean: Tensor, rate: Tensor) -> dict[str, Tensor]:
+        factor = rate if self.weight is None else rate * self.weight
         offset = -mean * factor if self.bias is None else self.bias - mean * factor
         return {self.factor: factor.reshape(self.tall), self.offset: offset.reshape(self.tall)}
 
-    def moments(self, x: Tensor, *, move: bool) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) of a batch x (B, *N); `move`: they move the running ones, as torch does it (with the
-        unbiased variance).
-        """
-        variance, mean = torch.var_mean(x, _others(x), correction=0)
-        if move and self.mean is not None and self.variance is not None:
-            count = x.numel() // len(mean)
-            with torch.no_grad():
-                self.mean.lerp_(mean.to(self.mean), self.momentum)
-                self.variance.lerp_((variance * (count / max(count - 1, 1))).to(self.variance), self.momentum)
-        return mean, variance
+
+class Normalise(torch.autograd.Function):
+    """Torch's batch normalisation, whose mean and rate 1 / sqrt(variance + eps) have gradients too: a quarter of the
+    walks through memory that the formulas take.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running, how: Any) -> Any:
+        """Of a batch (B, 1, C, *space)."""
+        flat = x.flatten(0, 1)
+        z, mean, rate = torch.native_batch_norm(flat, weight, bias, *running, True, *how)
+        ctx.eps = how[1]
+        ctx.save_for_backward(x, weight, mean, rate)
+        return z.reshape(x.shape), mean, rate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """d mean / d x = 1 / n, and d rate / d x = -rate^3 (x - mean) / n."""
+        x, weight, mean, rate = ctx.saved_tensors
+        flat, (g, of_mean, of_rate) = x.flatten(0, 1), grads
+        wanted = ctx.needs_input_grad[:3]
+        back = torch.ops.aten.native_batch_norm_backward
+        found = back(g.flatten(0, 1), flat, weight, None, None, mean, rate, True, ctx.eps, wanted)
+        of_x, of_weight, of_bias = (part if want else None for part, want in zip(found, wanted, strict=True))
+        if of_x is not None:
+            tall = (len(mean), *(1 for _ in flat.shape[2:]))
+            count = flat.numel() // len(mean)
+            slope = of_rate * rate**3 / -count
+            of_x.addcmul_(flat, slope.reshape(tall)).add_((of_mean / count - slope * mean).reshape(tall))
+            of_x = of_x.reshape(x.shape)
+        return of_x, of_weight, of_bias, None, None
 
 
-def _others(x: Tensor) -> list[int]:
-    """All axes of (B, 1, C, *space) but the channels'."""
-    return [axis for axis in range(x.dim()) if axis != 2]
+Running = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -66,10 +94,12 @@ class Dropout:
     factor: str
     share: float
 
-    def constants(self, x: Tensor | None) -> dict[str, Tensor]:
-        """A new mask for samples like x (B, *N), scaled so that the mean stays; nothing is left out for None."""
-        if x is None:
-            return {}
+    def constants(self) -> dict[str, Tensor]:
+        """In evaluation nothing is left out."""
+        return {}
+
+    def drawn(self, x: Tensor) -> dict[str, Tensor]:
+        """A new mask for samples like x (B, *N), scaled so that the mean stays."""
         kept = torch.rand_like(x[0]) >= self.share
         return {self.factor: kept.to(x) / (1 - self.share)}
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import verif
+from graphs.exported.today import Normalise
 from relaxations.sets import Box
 from verif.training import CCIBP, IBP, MTLIBP, SABR, CrownIBP, ExpIBP, FusedCrownIBP, Ramp, initialise
 from verif.training.attacks import Attack
@@ -76,6 +77,31 @@ def test_fused_loss_is_one_row_and_close_to_the_rows_apart() -> None:
         region = verif.around(x, radius)
         fused, apart = (loss(step, region, labels).item() for loss in (FusedCrownIBP(), CrownIBP()))
         assert fused == pytest.approx(apart, rel=0.05)
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Softplus()], ids=["linear", "bent"])
+def test_margins_are_those_of_rows(last: nn.Module) -> None:
+    x, labels = batch()
+    step = verif.compile(nn.Sequential(network(), last), x).step(x)
+    region, rows = verif.around(x, 0.1), verif.margins(labels, 4).double()
+    low, high = step.margins(region, labels)
+    others = F.one_hot(labels, 4) == 0
+    torch.testing.assert_close(low[others].reshape(5, 3), step.lower(region, rows, "ibp"))
+    torch.testing.assert_close(high[others].reshape(5, 3), -step.lower(region, -rows, "ibp"))
+    assert not low[~others].any() and not high[~others].any()
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 3), (4, 1, 2, 3, 2)], ids=["vectors", "images"])
+@pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
+def test_normalisation_has_gradients_of_all_it_gives(shape: tuple[int, ...], affine: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(s, generator=random).double().requires_grad_() for s in (shape, shape[2], shape[2]))
+    given = (x, weight, bias) if affine else (x,)
+
+    def outputs(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return Normalise.apply(x, *(rest or (None, None)), (None, None), (0.1, 1e-3))  # type: ignore[no-untyped-call,no-any-return]
+
+    assert torch.autograd.gradcheck(outputs, given)
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown"])

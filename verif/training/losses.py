@@ -72,18 +72,17 @@ class FusedCrownIBP:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        rows = margins(labels, step.count).to(step.clean.dtype)
-        least, most = step.lower(region, torch.cat([-rows, rows], 1), "ibp").chunk(2, 1)
-        most = -most  # of -margin
-        most = torch.maximum(least, most)
-        top = most.amax(1, keepdim=True).clamp(min=0).detach()  # taken off every exponent
-        start, end = (least - top).exp(), (most - top).exp()
-        width = most - least
+        upper, lower = (-end for end in step.margins(region, labels))
+        upper = upper.maximum(lower)
+        top = upper.amax(1, keepdim=True).detach()  # taken off every exponent
+        start, end = (lower - top).exp(), (upper - top).exp()
+        width = upper - lower
         wide = width > _NARROW
         chord = torch.where(wide, (end - start) / torch.where(wide, width, 1.0), 0.0)
-        offset = torch.where(wide, start - chord * least, end).sum(1)
-        worst = -step.lower(region, (chord[..., None] * rows).sum(1, keepdim=True), "crown-ibp")[:, 0]
-        total = ((-top[:, 0]).exp() + offset + worst).clamp(min=torch.finfo(worst.dtype).tiny)
+        offset = torch.where(wide, start - chord * lower, end).sum(1)
+        row = torch.scatter_add(-chord, 1, labels[:, None], chord.sum(1, keepdim=True))
+        worst = -step.lower(region, row[:, None], "crown-ibp")[:, 0]
+        total = (offset + worst).clamp(min=torch.finfo(worst.dtype).tiny)
         return finite((total.log() + top[:, 0]).mean())
 
 

@@ -35,15 +35,20 @@ def around(
     return ball if least is None and most is None else Meet(Box(lower, upper), ball)
 
 
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises PropertyError for a label that is not one of the K classes."""
+    if not bool(((labels >= 0) & (labels < classes)).all()):
+        raise PropertyError(
+            "P116", f"labels must lie between 0 and {classes - 1}; found {labels.min()} to {labels.max()}"
+        )
+
+
 def margins(labels: Tensor, classes: int) -> Tensor:
     """Rows (B, K - 1, K): the label's logit minus each other one, in the order of classes.
 
     Raises PropertyError for a label that is not one of the K classes.
     """
-    if not bool(((labels >= 0) & (labels < classes)).all()):
-        raise PropertyError(
-            "P116", f"labels must lie between 0 and {classes - 1}; found {labels.min()} to {labels.max()}"
-        )
+    check_labels(labels, classes)
     own = F.one_hot(labels, classes)
     rows = own[:, None] - torch.eye(classes, dtype=own.dtype, device=own.device)
     others = own == 0

@@ -1,0 +1,106 @@
+"""RNN, GRU and LSTM, unrolled: one group of nodes per time step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from graphs.exported.context import Context, Live, Value, Var, converter
+from graphs.exported.layers import linear
+from graphs.exported.shapes import cat, select, slice_
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of one layer, for G gates of H numbers: of the input (G H, I), of the state (G H, H), and both biases."""
+
+    entry: Live
+    state: Live
+    entry_bias: Live | None = None
+    state_bias: Live | None = None
+
+
+# a step's input and the states of the step before, to the new states (the first is the output)
+Cell = Callable[[Context, Weights, Var, Sequence[Value]], tuple[Var, ...]]
+
+
+def _of_state(ctx: Context, weights: Weights, h: Value) -> Value:
+    """The state's part of the gates."""
+    if isinstance(h, Var):
+        return linear(ctx, h, weights.state, weights.state_bias)
+    square, bias = weights.state, weights.state_bias
+    return Live(lambda: F.linear(h.now(), square.now(), None if bias is None else bias.now()))
+
+
+def _sum(ctx: Context, x: Var, y: Value) -> Var:
+    return ctx.emit("add", x, y) if isinstance(y, Var) else ctx.plus(x, y)
+
+
+def _product(ctx: Context, x: Var, y: Value) -> Var:
+    return ctx.emit("mul", x, y) if isinstance(y, Var) else ctx.times(x, y)
+
+
+def _part(ctx: Context, x: Value, first: int, last: int) -> Value:
+    if isinstance(x, Var):
+        return slice_(ctx, x, len(x.shape) - 1, first, last)
+    return x.then(lambda t: t[..., first:last])
+
+
+def _rnn(ctx: Context, weights: Weights, x: Var, states: Sequence[Value]) -> tuple[Var, ...]:
+    op = "relu" if "rnn_relu" in ctx.where else "tanh"
+    total = _sum(ctx, linear(ctx, x, weights.entry, weights.entry_bias), _of_state(ctx, weights, states[0]))
+    return (ctx.emit(op, total),)
+
+
+def _gru(ctx: Context, weights: Weights, x: Var, states: Sequence[Value]) -> tuple[Var, ...]:
+    """Gates reset, update, new: h' = (1 - z) n + z h, where n sees h through the reset gate."""
+    (h,), entry = states, linear(ctx, x, weights.entry, weights.entry_bias)
+    state, size = _of_state(ctx, weights, h), entry.shape[-1] // 3
+    summed = _sum(ctx, _part(ctx, entry, 0, 2 * size), _part(ctx, state, 0, 2 * size))
+    gates = ctx.emit("sigmoid", summed)
+    reset, update = (slice_(ctx, gates, len(gates.shape) - 1, at * size, (at + 1) * size) for at in range(2))
+    seen = _product(ctx, reset, _part(ctx, state, 2 * size, 3 * size))
+    new = ctx.emit("tanh", ctx.emit("add", _part(ctx, entry, 2 * size, 3 * size), seen))
+    kept = ctx.plus(ctx.emit("neg", update), 1.0)
+    return (ctx.emit("add", ctx.emit("mul", kept, new), _product(ctx, update, h)),)
+
+
+def _lstm(ctx: Context, weights: Weights, x: Var, states: Sequence[Value]) -> tuple[Var, ...]:
+    """Gates input, forget, cell, output: c' = f c + i n and h' = o tanh(c')."""
+    h, c = states
+    gates = _sum(ctx, linear(ctx, x, weights.entry, weights.entry_bias), _of_state(ctx, weights, h))
+    size = gates.shape[-1] // 4
+    i, f, g, o = (slice_(ctx, gates, len(gates.shape) - 1, at * size, (at + 1) * size) for at in range(4))
+    i, f, o = (ctx.emit("sigmoid", gate) for gate in (i, f, o))
+    c = ctx.emit("add", ctx.emit("mul", i, ctx.emit("tanh", g)), _product(ctx, f, c))
+    return ctx.emit("mul", o, ctx.emit("tanh", c)), c
+
+
+CELLS: dict[str, Cell] = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}
+
+
+@converter("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
+def recurrent(
+    ctx: Context, x: Var, start: Live | Sequence[Live], weights: Sequence[Live], *rest: object
+) -> tuple[Var, ...]:
+    """In one direction; `rest`: with bias, layers, dropout, training, both ways, batch first."""
+    biased, layers, share, training, both, first = rest
+    if both or (share and training):
+        raise ctx.unsupported("a recurrent layer in both directions, or with dropout in training, is not supported")
+    assert isinstance(layers, int)
+    cell = next(cell for name, cell in CELLS.items() if f"aten.{name}" in ctx.where)
+    starts = [start] if isinstance(start, Live) else start
+    each, axis = 4 if biased else 2, 1 if first else 0
+    inputs, states = [select(ctx, x, axis, t) for t in range(x.shape[axis])], tuple[Value, ...]()
+    for layer in range(layers):
+        own = Weights(*weights[each * layer : each * (layer + 1)])
+        states = tuple(part.then(lambda t, at=layer: t[at]) for part in starts)  # type: ignore[misc]
+        found: list[Var] = []
+        for step in inputs:
+            states = cell(ctx, own, step, states)
+            found.append(states[0])
+        inputs = found
+    wide = [ctx.emit("reshape", y, shape=(*y.shape[:axis], 1, *y.shape[axis:])) for y in inputs]
+    return cat(ctx, wide, axis), *(ctx.emit("reshape", part, shape=(1, *part.shape)) for part in states)
