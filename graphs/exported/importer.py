@@ -127,12 +127,31 @@ def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
         raise GraphError(
             "G211",
             f"torch.export cannot trace {type(module).__name__}",
+            where=_failing(module, example),
             notes=[cause],
             help="control flow must not depend on the input's values; torch.where chooses without branches",
         ) from error
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+def _failing(module: nn.Module, example: Tensor) -> str:
+    """The path of the innermost module in which torch.export stops. Found in a second run: hooks change what some
+    modules do.
+    """
+    open_, hooks = list[str](), []
+    for path, part in module.named_modules():
+        hooks.append(part.register_forward_pre_hook(lambda *given, at=path: open_.append(at)))
+        hooks.append(part.register_forward_hook(lambda *given: open_.pop() and None))
+    try:
+        torch.export.export(module, (example,), strict=False)
+    except Exception:  # whatever it was before
+        return f"{open_[-1]} ({type(module.get_submodule(open_[-1])).__name__})" if open_ and open_[-1] else ""
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ""
 
 
 def _input(ctx: Context, node: Node, example: Tensor) -> Var:

@@ -82,7 +82,7 @@ def batch_norm(
     ones = torch.ones(tall, dtype=ctx.dtype)
     factor, offset = (ctx.builder.constant(ones, f"{ctx.path}.{role}") for role in ("factor", "offset"))
     g, b, m, v = (None if part is None else part.now() for part in (weight, bias, mean, variance))
-    ctx.today.append(BatchNorm(x.name, factor, offset, tall, g, b, m, v, eps, momentum))
+    ctx.today.append(BatchNorm(ctx.path, x.name, factor, offset, tall, g, b, m, v, eps, momentum))
     scaled = ctx.emit("scale", x, params={"factor": factor})
     return ctx.emit("shift", scaled, params={"offset": offset})
 

@@ -136,5 +136,5 @@ def dropout(ctx: Context, x: Var, share: float, training: bool) -> Var:
     if not ctx.training or share == 0:
         return x
     factor = ctx.builder.constant(torch.ones(x.shape, dtype=ctx.dtype), f"{ctx.path}.mask")
-    ctx.today.append(Dropout(x.name, factor, float(share)))
+    ctx.today.append(Dropout(ctx.path, x.name, factor, float(share)))
     return ctx.emit("scale", x, params={"factor": factor})

@@ -15,10 +15,11 @@ from graphs.ir import Graph, Node
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalisation of value `source` (1, C, *space): the constants `factor` and `offset`, both of shape `tall`
-    (C, 1, ...), from its parameters (C,) or None, running statistics (C,) or None, eps and momentum.
+    """Batch normalisation of value `source` (1, C, *space) by the module at `path`: constants `factor` and `offset`,
+    both of shape `tall` (C, 1, ...), from its parameters (C,) or None, running statistics (C,) or None, eps, momentum.
     """
 
+    path: str
     source: str
     factor: str
     offset: str
@@ -88,8 +89,9 @@ Running = tuple[Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout of value `source` in training: the constant `factor`, one mask for the whole batch."""
+    """Dropout of value `source` by the module at `path`: the constant `factor`, one mask for the whole batch."""
 
+    path: str
     source: str
     factor: str
     share: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -161,9 +162,23 @@ class _Sort(nn.Module):
         return x.sort(-1).values
 
 
+def test_frozen_parts_stay_frozen() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    for part in (module[1], module[2]):
+        part.eval()
+    x = torch.randn(6, 3)
+    found = verif.compile(module, x).step(x).outputs
+    assert not module[1].running_mean.any() and module[4].running_mean.any()  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(found, module(x))
+
+
 def test_what_cannot_be_read_is_named() -> None:
     with pytest.raises(GraphError, match=r"(?s)G211.*cannot trace Branching"):
         import_module(Branching(), torch.ones(1, 3))
+    deep = nn.ModuleDict({"conv2": Branching()})
+    deep.forward = lambda x: deep["conv2"](x)
+    with pytest.raises(GraphError, match=r"(?s)G211.*cannot trace Sequential.*--> layer3\.0\.conv2 \(Branching\)"):
+        import_module(nn.Sequential(OrderedDict(layer3=nn.Sequential(deep))), torch.ones(1, 3))
     with pytest.raises(UnsupportedError, match=r"(?s)G210.*aten.sort.*--> inner.deep"):
         import_module(Sorting(), torch.ones(1, 3))
     compiled = verif.compile(nn.Linear(3, 2), torch.ones(1, 3))

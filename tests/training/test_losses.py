@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -129,13 +130,18 @@ def test_gradients_agree_with_differences(method: str) -> None:
     assert (more - less) / (2 * step) == pytest.approx(float(by_radius.sum()), rel=1e-4, abs=1e-6)
 
 
-def test_a_loss_that_is_none_is_an_error() -> None:
+def test_a_loss_that_is_none_names_the_module() -> None:
     x, labels = batch()
-    module = network()
-    with torch.no_grad():
-        list(module.parameters())[-1].fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="not finite"):
-        IBP()(verif.compile(module, x).step(x), verif.around(x, 0.1), labels)
+    body = network()
+    module = nn.Sequential(OrderedDict(layer3=nn.Sequential(body)))
+    weight = body.get_submodule("5").weight.detach()
+    weight.fill_(-1e308)
+    weight[::2] = 1e308
+    with pytest.raises(FloatingPointError, match=r"bounds are infinite from linear 'layer3\.0\.5' on; the radius"):
+        IBP()(verif.compile(module, x).step(x), verif.around(x, 9.0), labels)
+    weight[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"not finite: the weight of linear 'layer3\.0\.5' is not finite"):
+        FusedCrownIBP()(verif.compile(module, x).step(x), verif.around(x, 0.1), labels)
 
 
 def test_ramps_and_initial_weights() -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphs import Graph
-from graphs.exported import BatchNorm, Imported, folded, import_module, read_program
+from graphs.exported import BatchNorm, Dropout, Imported, folded, import_module, read_program
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Call, Interval
@@ -56,7 +56,7 @@ class Compiled:
         """The network of this step, with the outputs at a clean batch x (B, *shape).
 
         In training mode batch normalisation takes the statistics of x, and (with `statistics`) moves its running ones
-        once; dropout draws one mask for the batch.
+        once; dropout draws one mask for the batch. Parts in evaluation mode inside of a module in training stay so.
         """
         if tuple(x.shape[1:]) != self.imported.shape:
             raise PropertyError("P116", f"samples have the shape {list(x.shape[1:])}, not {list(self.imported.shape)}")
@@ -75,24 +75,28 @@ class Compiled:
 
     def _clean(self, x: Tensor, constants: dict[str, Tensor], *, statistics: bool) -> dict[str, Tensor]:
         """Values at the clean batch, and into `constants` those that it decides."""
-        graph = self.imported.graph
-        today = {part.factor: part for part in self.imported.today}
-        done = {part.offset for part in self.imported.today if isinstance(part, BatchNorm)}
+        graph, today = self.imported.graph, dict[str, BatchNorm | Dropout]()
+        for part in self.imported.today:
+            if self.module.get_submodule(part.path).training:
+                today[part.factor] = part
+            else:
+                constants |= part.constants()
+        done = {part.offset for part in today.values() if isinstance(part, BatchNorm)}
         values = {graph.inputs[0]: x.flatten(1)}
         for node in graph:
             if node.op == INPUT:
                 continue
             inputs = [values[name] for name in node.inputs]
-            part = next((today[name] for name in node.params.values() if name in today), None)
-            if isinstance(part, BatchNorm):  # the whole of it, though its shift is a node of its own
-                values[node.name], made = part.normalised(inputs[0], move=statistics)
+            fresh = next((today[name] for name in node.params.values() if name in today), None)
+            if isinstance(fresh, BatchNorm):  # the whole of it, though its shift is a node of its own
+                values[node.name], made = fresh.normalised(inputs[0], move=statistics)
                 constants |= made
                 continue
             if node.params.get("offset") in done:
                 values[node.name] = inputs[0]
                 continue
-            if part is not None:
-                constants |= part.drawn(inputs[0])
+            if fresh is not None:
+                constants |= fresh.drawn(inputs[0])
             params = {role: constants[name] for role, name in node.params.items()}
             values[node.name] = OPS[node.op].forward(*inputs, **params, **node.attrs)
         return values
@@ -171,6 +175,18 @@ class Step:
     @cached_property
     def _held(self) -> list[tuple[InputSet, bool, Mapping[str, Interval]]]:
         return []
+
+    @torch.no_grad()
+    def lost(self, region: InputSet) -> str:
+        """What is not finite first, by the module's path: a parameter, or interval bounds."""
+        for node, found in ((self.graph[name], found) for name, found in self.engine.interval(region).items()):
+            place = f"{node.op} '{node.origin}'" if node.origin else f"'{node.name}'"
+            for role, name in node.params.items():
+                if not self.graph.constants[name].isfinite().all():
+                    return f"the {role} of {place} is not finite"
+            if not (found.lower.isfinite() & found.upper.isfinite()).all():
+                return f"bounds are infinite from {place} on"
+        return "every interval bound is finite"
 
     def outer(self, region: InputSet) -> tuple[Tensor, Tensor]:
         """Interval bounds (B, M) of the outputs."""

@@ -91,7 +91,7 @@ class TAPS:
             region = self.small.small(step, region, labels)
         behind, box = tail(step, region, self.bends)
         attacked, bounded = self.head(self._found(behind, box, labels)), self.head(Logits.bounded(behind, box, labels))
-        return finite((_pulled(attacked, 2 * self.weight) * _pulled(bounded, 2 - 2 * self.weight)).mean())
+        return finite((_pulled(attacked, 2 * self.weight) * _pulled(bounded, 2 - 2 * self.weight)).mean(), step, region)
 
     def _found(self, behind: Step, box: Box, labels: Tensor) -> Logits:
         """The least margins found, each by an attack of its own, and the box of the logits at all these points."""
@@ -126,4 +126,4 @@ class LatentAttack:
         with torch.no_grad():
             behind, box = tail(step, region, self.bends)
         found = behind.at(self.attack(behind, box, labels))
-        return finite(self.head(Logits.at(found, labels)).mean())
+        return finite(self.head(Logits.at(found, labels)).mean(), step, region)

@@ -20,18 +20,18 @@ from verif.training.regions import margins
 _NARROW = 1e-6  # width of a margin's interval up to which its largest value stands for it
 
 
-def finite(loss: Tensor) -> Tensor:
-    """The loss, or FloatingPointError where it is none."""
+def finite(loss: Tensor, step: Step, region: InputSet) -> Tensor:
+    """The loss, or FloatingPointError where it is none; the error names the first module whose bounds are lost."""
     if not bool(loss.detach().isfinite()):
-        raise FloatingPointError("the loss is not finite: the radius grew too fast, or the learning rate is too large")
+        raise FloatingPointError(
+            f"the loss is not finite: {step.lost(region)}; the radius grew too fast, or the learning rate is too large"
+        )
     return loss
 
 
 def _with_clean(worst: Logits, step: Step, head: Head, kappa: float) -> Tensor:
     loss = head(worst).mean()
-    if kappa:
-        loss = kappa * head(Logits.at(step.outputs, worst.labels)).mean() + (1 - kappa) * loss
-    return finite(loss)
+    return loss if kappa == 0 else kappa * head(Logits.at(step.outputs, worst.labels)).mean() + (1 - kappa) * loss
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class IBP:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        return _with_clean(Logits.bounded(step, region, labels), step, self.head, self.kappa)
+        loss = _with_clean(Logits.bounded(step, region, labels), step, self.head, self.kappa)
+        return finite(loss, step, region)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class CrownIBP:
         worst = Logits.bounded(step, region, labels, "crown-ibp")
         if self.beta < 1:
             worst = worst.mixed(Logits.bounded(step, region, labels), 1 - self.beta)
-        return _with_clean(worst, step, self.head, self.kappa)
+        return finite(_with_clean(worst, step, self.head, self.kappa), step, region)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class FusedCrownIBP:
         row = torch.scatter_add(-chord, 1, labels[:, None], chord.sum(1, keepdim=True))
         worst = -step.lower(region, row[:, None], "crown-ibp")[:, 0]
         total = (offset + worst).clamp(min=torch.finfo(worst.dtype).tiny)
-        return finite((total.log() + top[:, 0]).mean())
+        return finite((total.log() + top[:, 0]).mean(), step, region)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class SABR:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        return finite(self.head(Logits.bounded(step, self.small(step, region, labels), labels)).mean())
+        return finite(self.head(Logits.bounded(step, self.small(step, region, labels), labels)).mean(), step, region)
 
     def small(self, step: Step, region: InputSet, labels: Tensor) -> Box:
         """Boxes of a share of the region's width, inside the region's box, around what an attack finds."""
@@ -123,7 +124,7 @@ class SmoothCompSum:
         clean = Logits.at(step.outputs, labels)
         least, most = step.lower(region, torch.cat([rows, -rows], 1), self.method).chunk(2, 1)
         move = torch.maximum(clean.margins - least, -most - clean.margins).clamp(min=0)
-        return finite((self.head(clean) + self.nu * torch.linalg.vector_norm(move, dim=1)).mean())
+        return finite((self.head(clean) + self.nu * torch.linalg.vector_norm(move, dim=1)).mean(), step, region)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class CCIBP(_Mixed):
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         found, worst = self._both(step, region, labels)
-        return finite(self.head(found.mixed(worst, self.alpha)).mean())
+        return finite(self.head(found.mixed(worst, self.alpha)).mean(), step, region)
 
 
 class MTLIBP(_Mixed):
@@ -155,7 +156,7 @@ class MTLIBP(_Mixed):
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
         found, worst = (self.head(part) for part in self._both(step, region, labels))
-        return finite(((1 - self.alpha) * found + self.alpha * worst).mean())
+        return finite(((1 - self.alpha) * found + self.alpha * worst).mean(), step, region)
 
 
 class ExpIBP(_Mixed):
@@ -165,4 +166,5 @@ class ExpIBP(_Mixed):
         """A number."""
         found, worst = (self.head(part) for part in self._both(step, region, labels))
         tiny = torch.finfo(worst.dtype).tiny
-        return finite((found.clamp(min=tiny) ** (1 - self.alpha) * worst.clamp(min=tiny) ** self.alpha).mean())
+        mixed = found.clamp(min=tiny) ** (1 - self.alpha) * worst.clamp(min=tiny) ** self.alpha
+        return finite(mixed.mean(), step, region)

@@ -20,7 +20,7 @@ def around(
     `norm` is 1, 2 or inf. Gradients flow to the samples and the radius. Raises PropertyError for a negative radius.
     """
     flat = x.flatten(1)
-    size = radius.to(flat) if isinstance(radius, Tensor) else torch.full((len(flat),), float(radius)).to(flat)
+    size = radius.to(flat) if isinstance(radius, Tensor) else flat.new_full((len(flat),), float(radius))
     if not bool((size >= 0).all()):
         raise PropertyError("P116", f"a radius must be at least 0, not {float(size.min()):g}")
     wide = size.reshape(-1, 1).expand(len(flat), 1)
