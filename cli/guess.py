@@ -13,7 +13,7 @@ _EXPORT = "torch.onnx.export(model, x, 'model.onnx') writes the file that verify
 _HELP = {
     ".pt": _EXPORT,
     ".pth": _EXPORT,
-    ".pt2": _EXPORT,
+    ".pt2": "for a file of yours: torch.onnx.export(torch.export.load('model.pt2').module(), x, 'model.onnx')",
     ".npy": "verify MODEL.onnx --input {}",
     ".npz": "verify accuracy MODEL.onnx --data {} --eps 0.01",
     ".toml": "verify batch {}",
@@ -32,11 +32,10 @@ def first_file(first: Path, second: Path | None, commands: Sequence[str]) -> Usa
         help = f"the model comes first: verify {shlex.quote(str(second))} {shlex.quote(str(first))}"
     elif not first.exists() and (near := get_close_matches(first.name, commands, 1)):
         help = f"did you mean verify {near[0]}?"
-    return UsageError(
-        "C104",
-        f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv",
-        help=help or "verify --help lists the commands",
-    )
+    why = f"the first file decides what to do, and '{first}' has none of the suffixes .onnx, .vnnlib, .csv"
+    if first.suffix.lower() == ".pt2":
+        why = f"'{first}' is not read: torch unpickles such files, which can run code (docs/trust.md)"
+    return UsageError("C104", why, help=help or "verify --help lists the commands")
 
 
 def require_property(model: Path, property: Path) -> None:

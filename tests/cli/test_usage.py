@@ -67,6 +67,11 @@ CASES = {
         f"error[C104]: the first file decides what to do, and 'model.pt' {SUFFIXES}\n"
         "  help: torch.onnx.export(model, x, 'model.onnx') writes the file that verify reads",
     ),
+    "exported program": (
+        "model.pt2 property.vnnlib",
+        "error[C104]: 'model.pt2' is not read: torch unpickles such files, which can run code (docs/trust.md)\n"
+        "  help: for a file of yours: torch.onnx.export(torch.export.load('model.pt2').module(), x, 'model.onnx')",
+    ),
     "array first": (
         "x.npy model.onnx",
         f"error[C104]: the first file decides what to do, and 'x.npy' {SUFFIXES}\n"

@@ -35,8 +35,9 @@ def compile(module: nn.Module | ExportedProgram | str | Path, example: Tensor | 
 
     `example` is a batch (B, *shape) of inputs like those to come. Instead of a module it takes what torch.export made
     of one (of one sample, or with a dynamic batch), or its `.pt2` file; these need no example and stay in the mode in
-    which they were exported. Raises GraphError where the module cannot be traced or the file cannot be read (G211),
-    UnsupportedError (G210) where an operator has no bounds; both name the module's path.
+    which they were exported. Torch unpickles such files: read none that you would not run.
+    Raises GraphError where the module cannot be traced or the file cannot be read (G211), UnsupportedError (G210) where
+    an operator has no bounds; both name the module's path.
     """
     if not isinstance(module, nn.Module):
         return Compiled(*read_program(module, example))
