@@ -12,6 +12,7 @@ from relaxations import (
     scalar as scalar,
     selection as selection,
     softmax as softmax,
+    spread as spread,
     stablemax as stablemax,
 )
 from relaxations.rule import (

@@ -48,7 +48,18 @@ class BatchNorm:
     def _of(self, mean: Tensor, rate: Tensor) -> dict[str, Tensor]:
         factor = rate if self.weight is None else rate * self.weight
         offset = -mean * factor if self.bias is None else self.bias - mean * factor
-        return {self.factor: factor.reshape(self.tall), self.offset: offset.reshape(self.tall)}
+        found = {self.factor: factor, self.offset: offset, self.rate: rate, self.center: -mean * rate}
+        return {name: constant.reshape(self.tall) for name, constant in found.items()}
+
+    @property
+    def rate(self) -> str:
+        """The constant that scales what `weight` and `bias` then scale and shift."""
+        return f"{self.factor}.rate"
+
+    @property
+    def center(self) -> str:
+        """The constant that shifts it."""
+        return f"{self.factor}.center"
 
 
 class Normalise(torch.autograd.Function):

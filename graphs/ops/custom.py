@@ -178,6 +178,12 @@ def scatter_at(x: Tensor, i: Tensor, u: Tensor) -> Tensor:
     return flat.scatter(1, place.unsqueeze(-1).expand(-1, -1, rest), updates).reshape(x.shape)
 
 
+@op(Kind.CUSTOM)
+def spread(x: Tensor) -> Tensor:
+    """Anything between -x and x, for x >= 0: what parameters may do that move within radii (0 where they do not)."""
+    return torch.zeros_like(x)
+
+
 def flat_index(i: Tensor, sizes: Sequence[int]) -> Tensor:
     """Multi-indices i (B, *Q, k) into axes of these sizes as flat positions (B, |Q|)."""
     flat = torch.zeros(i.shape[:-1], dtype=torch.long, device=i.device)

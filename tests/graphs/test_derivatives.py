@@ -25,6 +25,7 @@ _JUMPING = {
     "gather_at",
     "scatter_at",
     "clarke",
+    "spread",
     "top_k",
     "top_k_softmax",
     "shares",

@@ -81,6 +81,7 @@ ROWS = [
     Row("arg_max", (Input((5, 2)),), attrs={"axis": 0, "keepdims": True, "last": True}, note="last"),
     Row("arg_max", (Input((2, 5), lower=0, upper=1, integers=True),), attrs={"axis": 1}, note="ties"),
     Row("arg_max", (Input((2, 5), lower=0, upper=1, integers=True),), attrs={"axis": 1, "last": True}, note="last-tie"),
+    Row("spread", (Input((3,), lower=0, upper=0),), note="at 0"),  # elsewhere many values: test_parameters.py
     Row("where", (_TRUTH, _ANY, _ANY)),
     Row("where", (Input((2, 1), lower=0, upper=1, integers=True), Input((1, 3)), _ANY), note="broadcast"),
     Row("gather_at", (Input((3, 4)), Input((2,), lower=-4, upper=3, integers=True)), attrs={"axis": 1}),

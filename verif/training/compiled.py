@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from graphs.exported import BatchNorm, Dropout, Imported, folded, import_module,
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Call, Interval
-from relaxations.affine import AffineRelaxation
 from relaxations.sets import Box, InputSet
 from verif.bounds import ROUNDS, Engine
 from verif.errors import PropertyError
 from verif.query import Network
+from verif.training.parameters import Moving, Radii, of_layer
 from verif.training.regions import check_labels
 
 if TYPE_CHECKING:
@@ -53,11 +53,14 @@ class Compiled:
     module: nn.Module
     imported: Imported
 
-    def step(self, x: Tensor, *, statistics: bool = True) -> Step:
+    def step(self, x: Tensor, *, statistics: bool = True, radii: Radii | None = None) -> Step:
         """The network of this step, with the outputs at a clean batch x (B, *shape).
 
         In training mode batch normalisation takes the statistics of x, and (with `statistics`) moves its running ones
         once; dropout draws one mask for the batch. Parts in evaluation mode inside of a module in training stay so.
+
+        `radii` by parameter: bounds then hold for all weights within them too (those of linear layers, convolutions and
+        batch normalisation, whose statistics stay what they are). Raises PropertyError for others.
         """
         if tuple(x.shape[1:]) != self.imported.shape:
             raise PropertyError("P116", f"samples have the shape {list(x.shape[1:])}, not {list(self.imported.shape)}")
@@ -68,9 +71,9 @@ class Compiled:
                 name = node.params["weight"]
                 constants[name] = constants[name].contiguous(memory_format=torch.channels_last)
         if not (training and self.imported.today):
-            return Step(self._evaluated(constants), x)
+            return Step(self._evaluated(constants, radii), x)
         values = self._clean(x, constants, statistics=statistics)
-        step = Step(folded(replace(graph, constants=constants), self.imported.today), x)
+        step = Step(self._with(constants, radii), x)
         step.__dict__["outputs"] = values[graph.outputs[0]]
         return step
 
@@ -114,10 +117,16 @@ class Compiled:
         by_module = None if module.training else lambda *arrays: module(*(array[None] for array in arrays))
         return Network("", graph, by_module)
 
-    def _evaluated(self, constants: dict[str, Tensor]) -> Graph:
+    def _evaluated(self, constants: dict[str, Tensor], radii: Radii | None = None) -> Graph:
         for part in self.imported.today:
             constants |= part.constants()
-        return folded(replace(self.imported.graph, constants=constants), self.imported.today)
+        return self._with(constants, radii)
+
+    def _with(self, constants: dict[str, Tensor], radii: Radii | None) -> Graph:
+        graph = replace(self.imported.graph, constants=constants)
+        if radii:
+            graph = Moving.of(self.module, self.imported, radii).widened(graph)
+        return folded(graph, self.imported.today)
 
 
 @dataclass(frozen=True)
@@ -223,12 +232,25 @@ class Step:
         rows = rows if rows.dim() == 3 else rows.expand(boxes, *rows.shape)
         bias = rows.new_zeros(rows.shape[:2])
         rows = rows.reshape(*rows.shape[:2], *shape)
-        while (node := self.graph[name]).op != INPUT and OPS[node.op].kind is Kind.AFFINE and len(node.inputs) == 1:
-            relaxation = RULES[node.op].relax(Call.of(self.graph, node), [found[node.inputs[0]]])
-            assert isinstance(relaxation, AffineRelaxation)
-            (rows,), more = relaxation.pull(rows)
+        while (node := self.graph[name]).op != INPUT:
+            if OPS[node.op].kind is Kind.AFFINE and len(node.inputs) == 1:
+                rows, more = self._pulled([name], found, rows)
+            elif (likeness := of_layer(self.graph, node)) is not None:
+                own, more = self._pulled([node.inputs[0]], found, rows)
+                moved, least = self._pulled(likeness, found, rows)
+                rows, more, node = own + moved, more + least, self.graph[likeness[-1]]
+            else:
+                break
             bias, name = bias + more, node.inputs[0]
         if self.graph[name].op == INPUT:
             return bias + region.minimize(rows.flatten(2))
         lower, upper = (end.flatten(1) for end in found[name])
         return bias + Box(lower, upper).minimize(rows.flatten(2))
+
+    def _pulled(self, chain: Sequence[str], found: Mapping[str, Interval], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows on the first of nodes, each the only input of the one before, as rows on what the last one reads."""
+        bias = rows.new_zeros(rows.shape[:2])
+        for node in (self.graph[name] for name in chain):
+            (rows,), more = RULES[node.op].relax(Call.of(self.graph, node), [found[node.inputs[0]]]).pull(rows)
+            bias = bias + more
+        return rows, bias
