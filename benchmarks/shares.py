@@ -15,7 +15,8 @@ from torch import Tensor
 from graphs import GraphBuilder
 from graphs.ops import OPS
 from graphs.ops.scalar import signed_log
-from relaxations import RULES, Call, Interval
+from relaxations import RULES, Call, Interval, stablemax
+from relaxations.envelopes import sigmoid_above, sigmoid_below
 from relaxations.exponentials import exp_chords
 from relaxations.softmax import hull_of
 from relaxations.stablemax import chord_of_s, h_above, h_below, s_and_slope
@@ -92,6 +93,21 @@ def log_form_of_stablemax(x: Interval) -> Values:
     return Values(hull.lower, _log_chord(hull, share))
 
 
+def concave_and_chords(x: Interval) -> Values:
+    """B above and C below, each alone, as far as the exact interval goes."""
+    box, hull = stablemax.Box.of(x, midpoint(x)), constant("stablemax", x)
+    below, _ = stablemax.plane_below(box, sigmoid_below)
+    return Values(below.bias.maximum(hull.lower), stablemax.plane_above(box, sigmoid_above).value.minimum(hull.upper))
+
+
+def tangent_sum_and_product(x: Interval) -> Values:
+    """C above and D below, each alone, as far as the exact interval goes."""
+    box, hull, g = stablemax.Box.of(x, midpoint(x)), constant("stablemax", x), _stable(x)
+    most = g.high.sum(-1, keepdim=True)
+    below = g.low / g.chord.sum(-1, keepdim=True) + (g.tangent - g.low) / most
+    return Values(below.maximum(hull.lower), stablemax.sum_above(box, sigmoid_above).value.minimum(hull.upper))
+
+
 def _log_chord(hull: Interval, log_share: Tensor) -> Tensor:
     width = hull.upper.log() - hull.lower.log()
     chord = torch.where(width > 0, hull.width / width, hull.lower)
@@ -162,6 +178,8 @@ STABLEMAX: dict[str, Rule] = {
     "constant": lambda x: constant("stablemax", x),
     "composed": lambda x: composed("stablemax", x),
     "LSE of log s": log_form_of_stablemax,
+    "B above, C below": concave_and_chords,
+    "C above, D below": tangent_sum_and_product,
     "ours": lambda x: ours("stablemax", x),
 }
 

@@ -130,7 +130,7 @@ class Side(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Of both sides (B L, pairs + 1, n): left vectors with the bias; then all right vectors and both diagonals."""
+    """Of both sides (B L, pairs + 1, n): left vectors and the bias; then right vectors, 0 for biases; the diagonals."""
 
     lower: Tensor
     upper: Tensor
@@ -168,24 +168,29 @@ class LaneRelaxation(Relaxation):
 
     def _by_products(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The same by products of matrices, one a lane: all columns of a side and its bias at one go."""
-        lead, columns = (rows.shape[0], rows.shape[2]), self._columns
-        positive, negative = signs(rows.transpose(1, 2).flatten(0, 1))  # (B L, S, n)
+        boxes, count, lanes, n = rows.shape
+        columns = self._columns
+        positive, negative = signs(rows.transpose(1, 2).reshape(boxes * lanes, count, n))
         low = columns.lower @ positive.transpose(1, 2)  # a wide product, (B L, pairs + 1, S): the fast way
         high = columns.upper @ negative.transpose(1, 2)
-        pulled = (positive * columns.lower_own).addcmul_(negative, columns.upper_own)
-        sums = torch.cat([low[:, :-1], high[:, :-1]], 1)
-        pulled = pulled.baddbmm_(sums.transpose(1, 2), columns.rights)
+        # A gradient needs the positive rows again; else their memory is there to be used.
+        own = positive * columns.lower_own if torch.is_grad_enabled() else positive.mul_(columns.lower_own)
+        sums = torch.cat([low, high], 1).transpose(1, 2)
+        pulled = own.addcmul_(negative, columns.upper_own).baddbmm_(sums, columns.rights)
         bias = low[:, -1] + high[:, -1]
-        return pulled.unflatten(0, lead).transpose(1, 2), bias.unflatten(0, lead).sum(1)
+        if lanes > 1:
+            bias = bias.reshape(boxes, lanes, count).sum(1)
+        return pulled.reshape(boxes, lanes, count, n).transpose(1, 2), bias
 
     @cached_property
     def _columns(self) -> Columns:
         """All vectors of a lane as matrices."""
         lower, upper = ([part.flatten(0, 1) for part in side.parts()] for side in (self.lower, self.upper))
+        none = torch.zeros_like(lower[0])  # a bias moves no slope
         return Columns(
             torch.stack([*lower[2::2], lower[1]], 1),
             torch.stack([*upper[2::2], upper[1]], 1),
-            torch.stack([*lower[3::2], *upper[3::2]], 1),
+            torch.stack([*lower[3::2], none, *upper[3::2], none], 1),
             lower[0].unsqueeze(1),
             upper[0].unsqueeze(1),
         )

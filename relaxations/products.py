@@ -38,16 +38,17 @@ def product_interval(x: Interval, y: Interval) -> Interval:
 
 
 def balance(p: Tensor, q: Tensor) -> Tensor:
-    """The number nearest to 0 between p and q, cut to [-1, 1]."""
-    return torch.maximum(torch.minimum(p, q), torch.minimum(torch.maximum(p, q), torch.zeros_like(p))).clamp(-1, 1)
+    """The number nearest to p + q between p and q, cut to [-1, 1]."""
+    return torch.maximum(torch.minimum(p, q), torch.minimum(torch.maximum(p, q), p + q)).clamp(-1, 1)
 
 
 def mccormick_below(x: Interval, y: Interval, weight: Tensor | None = None) -> Plane:
     """A plane below x y over a box; every weight t in [-1, 1] gives one, and all of them have the same volume.
 
-    t mixes the two planes of McCormick (1976): t = 1 touches at the lower ends, t = -1 at the upper ends. The default
-    is the t nearest to 0 whose plane attains the exact interval bound on the box (one exists by minimax: the larger of
-    the two planes is the convex envelope of x y; its slopes are my - t ry and mx - t rx for midpoints m and radii r).
+    t mixes the two planes of McCormick (1976): t = 1 touches at the lower ends, t = -1 at the upper ends. Slopes are
+    my - t ry and mx - t rx for midpoints m and radii r, so that every t between mx / rx and my / ry attains the exact
+    interval bound on the box. The default is the one of them nearest to the sum of the two: where both have one sign
+    the slope of one factor is 0, and nothing that is lost in front of it counts.
     """
     t = balance(ratio(*middle(x)), ratio(*middle(y))) if weight is None else weight
     p, q = (1 + t) / 2, (1 - t) / 2

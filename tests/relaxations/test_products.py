@@ -48,6 +48,14 @@ def test_mccormick_planes_attain_the_interval_and_touch_at_corners():
         assert (gaps.sort(0).values[:2] < 1e-12).all()  # two corners at least, three but for mixed weights
 
 
+def test_a_factor_drops_out_of_mccormick_planes_where_it_can():
+    """Both may be 0 and are mostly positive: the plane below has no slope in the factor that is so the less."""
+    x, y = (Interval(torch.tensor([[low]]), torch.tensor([[high]])) for low, high in ((-1.0, 2.0), (-1.0, 3.0)))
+    below, above = mccormick(x, y)
+    assert [float(slope) for slope in below.slopes] == [0, -0.25]
+    assert float(above.slopes[0]) != 0
+
+
 def test_a_square_is_recognised():
     builder = GraphBuilder()
     x = builder.input("x", (3,))
