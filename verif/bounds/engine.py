@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
 from verif.bounds.entries import by_pixel, meet, ordered
+from verif.bounds.found import Pass as Pass
 from verif.bounds.part import Part
 from verif.bounds.structure import exact_nodes, row_size
 from verif.bounds.sweep import Given, Sweep
@@ -36,28 +36,6 @@ CHUNK_BYTES = 1 << 23  # coefficients of one sweep stay about in the last-level 
 HEAVY = 3000  # entries that may need rows of their own, from which a pass without them is worth trying first
 ALONE = 1 / 16  # share of a chunk that a box's rows must fill to be swept without those of other boxes
 DENSE_SHARE = 0.6  # share of undecided entries from which all boxes get the same rows
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one pass found: lower bounds (B, S) of the rows, their slopes (B, S, n) and bias in the input, and the
-    intervals and relaxations that it used. `steep` are the rows' slopes before they were optimised, which say along
-    which inputs to cut: at an optimum they tell nothing, for there they tend to zero.
-    """
-
-    lower: Tensor
-    slopes: Tensor
-    bias: Tensor
-    intervals: Mapping[str, Interval]
-    relaxations: Mapping[str, Relaxation]
-    steep: Tensor | None = None
-    part: Part | None = None
-
-    @property
-    def widths(self) -> tuple[tuple[str, float], ...]:
-        """Mean width of each value's interval, over its entries and all boxes; the rows' own are left out."""
-        own = ((name, i) for name, i in self.intervals.items() if not name.startswith("atoms."))
-        return tuple((name, float((i.upper - i.lower).double().mean())) for name, i in own)
 
 
 class Engine:
