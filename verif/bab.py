@@ -26,6 +26,7 @@ ALONE = 20_000  # numbers per layer of a batch below which threads cost more tha
 FIRST = (NO_ROUNDS, Rounds(2, 8), Rounds(8, 40))  # slope optimisation of the first batch, until it is refuted
 INSIDE = Rounds(2, 4)  # and inside the tree (measured on ACAS Xu: fewer rounds make more boxes, more make slower ones)
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
+TRIED_SHARE = 0.06  # of the time, for descents from the points of another search
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class Search:
         if not len(points):
             return
         gap, begun = self.attacker.gap(points, region), time.monotonic()
-        if not bool((gap <= 0).any()) and self.attacked < DESCENT_SHARE * (begun - self.started):
+        if not bool((gap <= 0).any()) and self.attacked < TRIED_SHARE * (begun - self.started):
             width = (domains.upper - domains.lower).float().expand_as(points)
             points, gap = self.attacker.descend(points, width, region, Budget(20, self.deadline, 0.2))
             self.attacked += time.monotonic() - begun

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ATTACK, ATTACK_SHARE = 0.2, 0.1  # seconds, and share of the time so far, of one gradient descent in whole regions
+REST, RARER = 8.0, 10.0  # times of a descent until the next one, at first; seconds after which it is twice as many
 DRAWN = 8  # points drawn for each that descends
 STEPS = (25, 50, 100)  # of the descents, in turns
 POINTS = 16  # where the rounding errors of a network are measured
@@ -162,7 +163,7 @@ class Run:
             if found is None and len(search.domains) and spent > self.next_attack:
                 found = self._attack(search, next(steps))
                 now = time.monotonic() - self.started
-                self.next_attack = now + 8 * (now - spent) + 0.2
+                self.next_attack = now + REST * (1 + now / RARER) * (now - spent) + 0.2
             found = found or self._tried(beside.turn())
             if found is not None:
                 return found
