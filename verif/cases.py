@@ -45,6 +45,7 @@ class Cases:
 
     def where(self, index: Tensor) -> Cases:
         """The cases at an index or mask."""
+        index = index.nonzero()[:, 0] if index.dtype == torch.bool else index  # once for all fields
         return Cases(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def joined(self, other: Cases) -> Cases:
@@ -94,9 +95,13 @@ class Cases:
         self.multiplier = self.multiplier.masked_scatter(self.slot >= 0, found.chosen.multipliers)
 
     def children(self, slot: Tensor, entry: Tensor) -> Cases:
-        """Each case twice, with the neuron (slot, entry) inactive and active as its last sign."""
-        active = torch.arange(2).repeat_interleave(len(self))
-        return self.where(torch.arange(len(self)).repeat(2)).with_signs(slot.repeat(2), entry.repeat(2), active)
+        """For each neuron of slot and entry (N, C): all cases with it inactive as their last sign, then with it active;
+        those of the first neurons first.
+        """
+        shape = (slot.shape[1], 2, len(self))
+        case, active = torch.arange(len(self)).expand(shape), torch.arange(2)[:, None].expand(shape)
+        slot, entry = (held.T[:, None].expand(shape).flatten() for held in (slot, entry))
+        return self.where(case.flatten()).with_signs(slot, entry, active.flatten())
 
     @property
     def depth(self) -> Tensor:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -244,7 +243,7 @@ class SignSearch:
         Children that these rounds refute are dropped.
         """
         count, candidates = slot.shape
-        cases = reduce(Cases.joined, [batch.children(slot[:, c], entry[:, c]) for c in range(candidates)])
+        cases = batch.children(slot, entry)
         found = self._bound(sweeps.quick, cases, LOOK)
         cases.keep(found)
         gap = (found.low - self.limit[cases.row]).reshape(candidates, 2, count).clamp(max=0)
