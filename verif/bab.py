@@ -227,6 +227,7 @@ class Search:
             domains.worst = torch.full_like(domains.worst, min(search.lowest, 0.0))
             self.domains.worst = domains.worst
             yield replace(self.progress(), open=len(search.open))
+        self.done = before + search.done
         if len(search.open):
             return True
         self.domains.pop(len(self.domains))

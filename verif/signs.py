@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from relaxations import Interval
+from relaxations.cut_boxes import CutBox
 from relaxations.kernels.cases import CaseSweep, Decided, Pace, Signs
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
@@ -38,6 +39,7 @@ POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
 KEPT = 1e-7  # above 0, so that a neuron that a base switches off keeps its place among the lines, and its multiplier
 DEEP = 10  # signs of the case that a subtree begins with
 MANY, ROOTS = 60, 1.0  # cases, and times of a root, that a subtree may take before it is called hard
+NEAR, LESS = 0.4, 0.8  # share of its line's range below the limit, and of the last gap, that makes a new root worth it
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 
@@ -62,6 +64,7 @@ class SignSearch:
     store_bytes: int = STORE_BYTES
     chance: torch.Generator | None = None
     base: Cases | None = None
+    gap: float = math.inf
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
@@ -70,7 +73,10 @@ class SignSearch:
     groups: Groups = field(default_factory=lambda: Groups())
     started: float = field(default_factory=time.monotonic)
     rooted: float = 0.0
-    points: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    points: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.points = self.box.lower[:0]
 
     def run(self) -> Iterator[None]:
         """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
@@ -90,7 +96,7 @@ class SignSearch:
             self._resize(len(batch), time.monotonic() - begun)
             yield
         if not len(self.open):
-            yield from self._subtrees()
+            yield from self._subtrees(sweeps)
 
     def _part(self, batch: Cases) -> None:
         """Put subtrees that have taken long aside, to be searched from roots of their own."""
@@ -104,14 +110,11 @@ class SignSearch:
         """Signs that all cases have."""
         return 0 if self.base is None else int(self.base.depth)
 
-    def _subtrees(self) -> Iterator[None]:
+    def _subtrees(self, sweeps: Sweeps | None) -> Iterator[None]:
         """Search what was put aside, one after the other; what there is no time for is open."""
         self.open, self.hard = self.hard, Cases.none()
-        while len(self.open) and time.monotonic() < self.deadline:
-            base = self.open.where(torch.arange(1))
-            row, limit = self.rows[:, base.row], self.limit[base.row]
-            base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
-            search = replace(self._fresh(), rows=row, limit=limit, base=base)
+        while sweeps is not None and len(self.open) and time.monotonic() < self.deadline:
+            search = self._subtree(sweeps.exact, self.open.where(torch.arange(1)))
             try:
                 for _ in search.run():
                     self.points = search.points
@@ -123,6 +126,17 @@ class SignSearch:
             if len(search.open):
                 return
             self.open = self.open.where(torch.arange(1, len(self.open)))
+
+    def _subtree(self, sweep: CaseSweep, base: Cases) -> SignSearch:
+        """The search below a case. Whatever it looks for lies where the line that bounds the case's row is not above
+        the limit: this part of the box is all that counts.
+        """
+        found, slack = self._sure(sweep, base, ROUNDS, STEP)
+        row, limit = self.rows[:, base.row], self.limit[base.row]
+        box = CutBox(self.box.lower, self.box.upper, found.slopes[0], (found.bias - slack - limit)[0])
+        base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
+        gap = float(limit - found.low)
+        return replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
 
     def _fresh(self) -> SignSearch:
         return SignSearch(
@@ -183,16 +197,20 @@ class SignSearch:
         pace = Pace(rounds, step, self.deadline - time.monotonic())
         return sweep.run(cases.row, cases.signs(), self.limit[cases.row], pace, cases.chosen())
 
-    def _refuted(self, sweep: CaseSweep, cases: Cases, rounds: int = 1, step: float = 0.0) -> Tensor:
-        """Which cases are refuted beyond doubt, (N,): by float64 bounds, what rounding may have added taken off."""
-        if not len(cases):
-            return torch.zeros(0, dtype=torch.bool)
+    def _sure(self, sweep: CaseSweep, cases: Cases, rounds: int, step: float) -> tuple[Decided, Tensor]:
+        """Bounds of cases in float64, and what rounding may have added to them, (N,)."""
         found = self._bound(sweep, cases, rounds, step)
         if rounds > 1:  # the multipliers of the last round are known, those of the best are not
             found = sweep.run(cases.row, cases.signs(), self.limit[cases.row], Pace(1, 0.0), found.chosen)
         single = Pass(found.low[:, None], found.slopes[:, None], found.bias[:, None], {}, {})
         slack = of_terms(single, self.box.lower, self.box.upper)[:, 0]
-        slack += self._rounded(sweep, cases.signs(), found.chosen.multipliers)
+        return found, slack + self._rounded(sweep, cases.signs(), found.chosen.multipliers)
+
+    def _refuted(self, sweep: CaseSweep, cases: Cases, rounds: int = 1, step: float = 0.0) -> Tensor:
+        """Which cases are refuted beyond doubt, (N,)."""
+        if not len(cases):
+            return torch.zeros(0, dtype=torch.bool)
+        found, slack = self._sure(sweep, cases, rounds, step)
         return (found.low - slack > self.limit[cases.row]) & found.complete
 
     def _rounded(self, sweep: CaseSweep, signs: Signs, multipliers: Tensor) -> Tensor:
@@ -226,10 +244,19 @@ class SignSearch:
         further = last.depth > self.depth  # from a root of their own they may still fall
         self.hard = self.hard.joined(last.where(further))
         self.unresolved += int((~further).sum())
-        left &= ~stuck
+        near = left & ~stuck & self._near(batch, found)
+        self.hard = self.hard.joined(batch.where(near))
+        left &= ~stuck & ~near
         batch = batch.where(left)
         if len(batch):
             self.open = self.open.joined(self._best(sweeps, batch, found.slot[left], found.entry[left]))
+
+    def _near(self, cases: Cases, found: Decided) -> Tensor:
+        """Which cases of the root (N,) should have roots of their own at once: their lines leave a small part of the
+        box, a smaller one by far than what this root knows of.
+        """
+        gap, reach = self.limit[cases.row] - found.low, 2 * found.slopes.abs() @ self.box.radius[0].to(found.slopes)
+        return (cases.depth == self.depth) & (gap < NEAR * reach) & (gap < LESS * self.gap)
 
     def _left(self, exact: CaseSweep, cases: Cases, hopeful: Tensor) -> Tensor:
         """Which cases are open: all but those of the hopeful ones (N,) that are refuted."""

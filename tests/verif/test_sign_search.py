@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from graphs import Graph, GraphBuilder
+from relaxations.cut_boxes import CutBox
 from relaxations.kernels.library import available
 from relaxations.sets import Box
 from verif.bounds import Engine, crown
@@ -105,3 +106,35 @@ def test_subtrees_with_roots_of_their_own_prove_the_same(seed: int, monkeypatch:
     assert not _search(graph, box, lowest + 1e-9, 1.0)[0]
     assert _search(graph, box, lowest - 0.1 * (lowest - bound), 30.0)[0]
     assert max(roots) >= 2
+
+
+def test_values_are_bounded_where_the_row_may_be_low() -> None:
+    graph = _network(0)
+    box = Box(torch.full((1, 30), -0.2).double(), torch.full((1, 30), 0.2).double())
+    plain = Engine(graph).bound(box)
+    points, slopes = box.sample(20_000, torch.Generator().manual_seed(0))[0], plain.slopes[0, 0]
+    points[::2, :25] = torch.where(slopes >= 0, box.lower, box.upper)[:, :25]
+    values = graph.evaluate({"x": points}, [node.name for node in graph])
+    output = values[graph.outputs[0]][:, 0]
+    limit = output.quantile(0.01)
+    found = Engine(graph).bound(CutBox(box.lower, box.upper, slopes, plain.bias[0, 0] - limit), within={})
+    for name in (node.inputs[0] for node in graph if node.op == "relu"):
+        low, high = found.intervals[name]
+        assert bool(((values[name] >= low - 1e-9) & (values[name] <= high + 1e-9))[output <= limit].all())
+        assert float((plain.intervals[name].width - found.intervals[name].width).max()) > 1e-2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_root_of_what_is_left_proves_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every case of a root gets a root of its own at once, as long as its line improves."""
+    monkeypatch.setattr("verif.signs.NEAR", math.inf)
+    boxes = []
+    root = SignSearch._root
+    monkeypatch.setattr(SignSearch, "_root", lambda self: (boxes.append(type(self.box)), root(self))[1])
+    graph = _network(seed)
+    center = torch.rand(1, 30, generator=torch.Generator().manual_seed(seed)).double()
+    box = Box(center - 1.0, center + 1.0)
+    lowest, bound = _lowest(graph, box), float(crown(graph, box))
+    assert not _search(graph, box, lowest + 1e-9, 1.0)[0]
+    assert _search(graph, box, lowest - 0.1 * (lowest - bound), 30.0)[0]
+    assert CutBox in boxes

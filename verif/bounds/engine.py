@@ -152,7 +152,7 @@ class _State:
         self.forward: dict[str, Affine] = {}
         self.swept: set[str] = set()
         self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds, intervals)
-        self.boxed = isinstance(region, Box)
+        self.boxed = type(region) is Box  # of a part of a box, the ends of intervals are not met
         self.boxes = len(intervals[engine.source].lower)
         self.part: Part | None = None
         self.moved: set[str] = set()
@@ -238,9 +238,10 @@ class _State:
         else:
             owners, entries = flat.nonzero(as_tuple=True)
             self._ragged(name, (owners, entries), limit, (lower, upper))
-        shape = held.lower.shape
-        self.intervals[name] = ordered(lower.reshape(shape), upper.reshape(shape))
+        lower, upper = lower.reshape(held.lower.shape), upper.reshape(held.lower.shape)
+        self.intervals[name] = ordered(lower, upper)
         if self.part is not None:
+            self.part.compare(name, lower, upper, held.lower.abs().maximum(held.upper.abs()))
             self.intervals[name] = self.part.cut(name, self.intervals[name])
 
     def _shared(self, name: str, entries: Tensor, limit: int, bounds: tuple[Tensor, Tensor]) -> None:

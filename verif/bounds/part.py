@@ -39,11 +39,15 @@ class Part:
         if limit is None:
             return held
         low, high = held.lower.maximum(limit.lower), held.upper.minimum(limit.upper)
-        slack = CROSSING * torch.finfo(low.dtype).eps * (1 + held.lower.abs().maximum(held.upper.abs()))
+        self.compare(name, low, high, held.lower.abs().maximum(held.upper.abs()))
+        return Interval(low.minimum(high), low.maximum(high))
+
+    def compare(self, name: str, low: Tensor, high: Tensor, size: Tensor) -> None:
+        """Note where bounds of a value, each (B, *N), cross by more than rounding does at that size."""
+        slack = CROSSING * torch.finfo(low.dtype).eps * (1 + size)
         if name in self.errors:
             slack = slack + 2 * self.errors[name].to(slack)
         self.crossed.append((low - high > slack).detach().reshape(self.boxes, -1).any(1))
-        return Interval(low.minimum(high), low.maximum(high))
 
     def constant(self, relaxation: Relaxation, interval: Interval) -> Relaxation:
         """A relaxation by constants takes the tighter ones."""
