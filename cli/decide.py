@@ -104,7 +104,7 @@ def solve(
     from cli.progress import watching
 
     _require_device(options.device)
-    query = compile_query(property, networks)
+    query = compile_query(property, networks, arithmetic=options.arithmetic)
     if isinstance(networks, Mapping):
         _require_declared(networks, query)
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))

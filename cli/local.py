@@ -36,6 +36,8 @@ def local(model: Path, property: Path | None, options: Options) -> int:
     if len(samples) > 1 and (options.json or options.counterexample):
         raise UsageError("C104", f"--json and --counterexample take one sample, {options.input} has {len(samples)}")
     run = _radius if options.eps is None else _decide
+    if run is _radius:
+        refuse(options, "arithmetic", "a radius is certified in real arithmetic; with --eps it can be another")
     codes = []
     for number, sample in enumerate(samples):
         label = predictions(network, sample)[0] if options.label is None else options.label

@@ -16,6 +16,7 @@ _SEARCH = Group("Search", sort_key=1)
 _LOCAL = Group("Local robustness", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
 _Strategy = Literal["auto", "boxes", "signs", "values", "exact", "random"]
+_Arithmetic = Literal["real", "float16", "float32", "float64"]
 
 
 @Parameter(name="*")
@@ -31,6 +32,8 @@ class Options:
     "NAME=FILE: the model of a network that a VNN-LIB 2.0 query declares; once for each."
     strategy: Annotated[_Strategy, Parameter(group=_SEARCH)] = "auto"
     "What is split: input boxes, signs of ReLU inputs, ranges of any values; linear programs; random splits. All sound."
+    arithmetic: Annotated[_Arithmetic | None, Parameter(group=_SEARCH)] = None
+    "What is meant: real numbers, or what programs return that compute in the model's float type, in any order of sums."
     device: Annotated[str, Parameter(group=_SEARCH)] = "cpu"
     "Where torch computes: cpu, cuda, cuda:1."
     seed: Annotated[int, Parameter(group=_SEARCH)] = 0

@@ -43,7 +43,8 @@ def text(result: Result, title: str, replay: str = "", *, explain: bool = False)
     if explain:
         lines.append(f"  strategy {result.strategy}")
         if result.rounding:
-            lines.append(f"  rounding {result.rounding}")
+            what = "" if result.arithmetic == "real" else f", for programs in {result.arithmetic}"
+            lines.append(f"  rounding {result.rounding}{what}")
     if result.reason and result.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT, Verdict.ERROR):
         lines.append(f"  because  {result.reason}")
     if result.counterexample is not None:
@@ -72,6 +73,7 @@ def as_json(result: Result, facts: Mapping[str, Any]) -> str:
         "reason": result.reason,
         "strategy": result.strategy,
         "rounding": result.rounding or None,
+        "arithmetic": result.arithmetic,
         "warnings": list(result.warnings),
         "counterexample": None if cex is None else {"inputs": _plain(cex.inputs), "outputs": _plain(cex.outputs)},
     }

@@ -133,7 +133,7 @@ class Search:
 
     def certain(self, result: Pass, batch: Domains) -> Tensor:
         """Gaps (B,) by the ends of intervals that nothing has rounded, where there are such."""
-        if self.unrounded is None or self.unrounded.name not in result.intervals:
+        if self.unrounded is None or not self.allowance.real or self.unrounded.name not in result.intervals:
             return torch.full((len(batch),), -math.inf, dtype=torch.float64)
         lower = self.unrounded.lower(result.intervals[self.unrounded.name])
         return self.table.worst(self.table.gaps(lower, batch.region)[0])

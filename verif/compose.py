@@ -27,7 +27,16 @@ def compose(property: Property, networks: Sequence[Network]) -> Query:
     property speaks of values or shapes that the networks do not have.
     """
     query = Query(property.atoms, tuple(networks), property)
-    joiner = _Joiner(property.lower.shape[1], _widest(query))
+    _require_type(query)
+    graph = joined(property, networks)
+    if len(networks) > 1:  # what they have in common, up to the order of hidden units, is computed and bounded once
+        graph = order_units(graph)
+    return replace(query, graph=absorb_transposes(simplify(graph)))
+
+
+def joined(property: Property, networks: Sequence[Network]) -> Graph:
+    """The graph of `compose` with all nodes as they are."""
+    joiner = _Joiner(property.lower.shape[1], _widest(Query(property.atoms, tuple(networks), property)))
     values: dict[str, str] = {}
     for network in networks:
         inputs = {name: _positions(property, network, name) for name in network.graph.inputs}
@@ -42,10 +51,19 @@ def compose(property: Property, networks: Sequence[Network]) -> Query:
         if has != wants:
             raise PropertyError("P105", f"the property gives '{name}' the shape {list(wants)}, it is {list(has)}")
     atoms = joiner.insert(property.atoms, {name: values[name] for name in property.atoms.inputs}, ATOMS)
-    graph = joiner.builder.build([atoms[property.atoms.outputs[0]]])
-    if len(networks) > 1:  # what they have in common, up to the order of hidden units, is computed and bounded once
-        graph = order_units(graph)
-    return replace(query, graph=absorb_transposes(simplify(graph)))
+    return joiner.builder.build([atoms[property.atoms.outputs[0]]])
+
+
+def _require_type(query: Query) -> None:
+    """A program's arithmetic is that of its model."""
+    arithmetic = query.property.arithmetic
+    others = [dtype for dtype in query.dtypes() if "float" in dtype and dtype != arithmetic]
+    if arithmetic != "real" and others:
+        raise PropertyError(
+            "P119",
+            f"the arithmetic {arithmetic} is asked for, the model computes in {others[0]}",
+            help=f"--arithmetic {others[0]}, or real",
+        )
 
 
 def _positions(property: Property, network: Network, name: str) -> Tensor:

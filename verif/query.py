@@ -7,7 +7,7 @@ Shape letters: D regions, n input numbers, M atoms, C clauses, K atoms in a clau
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from verif.errors import PropertyError
 
 if TYPE_CHECKING:
     from verif.runners import Runner
+
+
+ARITHMETICS = ("real", "float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Property:
     spans (D, F, 2) int64, F >= 1.
     `norm` and `radius` (D,), `center` (D, n): when given the region is also inside that ball.
     `variables` are the property's own names, inputs first, in the order of declaration.
+    `arithmetic` is "real" where the property is about real numbers, or the type of the programs that it is about.
     """
 
     gather: Mapping[str, Tensor]
@@ -113,6 +117,7 @@ class Property:
     variables: tuple[Variable, ...] = ()
     open_lower: Tensor | None = None
     open_upper: Tensor | None = None
+    arithmetic: str = "real"
 
 
 @dataclass(frozen=True)
@@ -167,22 +172,29 @@ Source = str | Path | Graph | Network
 
 
 def compile_query(
-    property: str | Path | Property, networks: Source | Mapping[str, Source] | Sequence[tuple[str, Source]]
+    property: str | Path | Property,
+    networks: Source | Mapping[str, Source] | Sequence[tuple[str, Source]],
+    *,
+    arithmetic: str | None = None,
 ) -> Query:
     """Read a property (a VNN-LIB file) and the networks (ONNX files or graphs), by name, and join them.
 
-    With one network its name does not matter. Raises PropertyError where they do not fit each other.
+    With one network its name does not matter. `arithmetic` is one of ARITHMETICS; left out it is what a VNN-LIB 2.0
+    property declares its inputs to be, else "real". Raises PropertyError where they do not fit each other.
     """
     from verif.compose import compose
     from verif.networks import Networks
 
+    if arithmetic not in (None, *ARITHMETICS):
+        raise ValueError(f"arithmetic is one of {', '.join(ARITHMETICS)}, not '{arithmetic}'")
     given = Networks.of(networks)
     if isinstance(property, Property):
-        return compose(property, given.all())
+        return compose(_meant(property, arithmetic), given.all())
     from verif.vnnlib import read
 
     try:
-        return compose(*read(Path(property), given))
+        found, loaded = read(Path(property), given)
+        return compose(_meant(found, arithmetic), loaded)
     except PropertyError as wrong:
         try:
             given.all()
@@ -190,3 +202,7 @@ def compile_query(
             error.notes = (*error.notes, f"the property has an error too: {wrong.code}, {wrong.message}")
             raise error from None
         raise
+
+
+def _meant(property: Property, arithmetic: str | None) -> Property:
+    return property if arithmetic is None else replace(property, arithmetic=arithmetic)

@@ -170,10 +170,20 @@ def absolute(call: Call, xs: list[Tensor], *, only_offset: bool = False) -> Tens
         return xs[0] + xs[1] if call.node.op == "sub" else xs[0]
     changed = {name: p.abs() for name, p in call.params.items() if p.is_floating_point()}
     for name in changed:
-        if name in ("bias", "offset") or call.node.op == "concat":
+        if _is_offset(call, name):
             changed[name] = changed[name] if only_offset else torch.zeros_like(changed[name])
     value = {"value": abs(call.attrs["value"]) if only_offset else 0.0} if "value" in call.attrs else {}
     return call.forward(*xs, **changed, **value)
+
+
+def linear_part(call: Call, xs: list[Tensor]) -> Tensor:
+    """An affine op without its offset."""
+    zeroed = {name: torch.zeros_like(p) for name, p in call.params.items() if _is_offset(call, name)}
+    return call.forward(*xs, **zeroed, **({"value": 0.0} if "value" in call.attrs else {}))
+
+
+def _is_offset(call: Call, name: str) -> bool:
+    return name in ("bias", "offset") or (call.node.op == "concat" and call.params[name].is_floating_point())
 
 
 def terms(call: Call, xs: list[Tensor]) -> int:

@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,51 +26,23 @@ from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
+from verif.deployed import Deployed, deployed, near
 from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.query import Property, Query, Source, compile_query
+from verif.result import Counterexample as Counterexample, Result as Result
 from verif.rounding import Allowance, jumps, noise
 from verif.roundoff import allowance
 from verif.strategy import FEW_INPUTS, Strategy
 from verif.verdict import Verdict
-
-if TYPE_CHECKING:
-    import numpy as np
 
 ATTACK, ATTACK_SHARE = 0.2, 0.1  # seconds, and share of the time so far, of one gradient descent in whole regions
 REST, RARER = 8.0, 10.0  # times of a descent until the next one, at first; seconds after which it is twice as many
 DRAWN = 8  # points drawn for each that descends
 STEPS = (25, 50, 100)  # of the descents, in turns
 POINTS = 16  # where the rounding errors of a network are measured
+PATIENCE = 2.0  # seconds before a point near to a violation, and no violation, ends a search about programs
 OnEvent = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Counterexample:
-    """A replayed point: z (n,) float64, the inputs and outputs of every network by name, as the replay saw them."""
-
-    point: Tensor
-    inputs: Mapping[str, np.ndarray[Any, Any]]
-    outputs: Mapping[str, np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A verdict and its evidence. `lower_bound`: no point is nearer to a violation than this (0 when parts of the input
-    set were cut off unmeasured), or the worst gap that is still open (negative) where the verdict is not HOLDS;
-    `domains` counts the sub-problems bounded; `reason` says why the verdict is UNKNOWN or TIMEOUT; `strategy` which
-    search decided, and why that one; `rounding` how far HOLDS allows for rounding: "proved", or why it is measured.
-    """
-
-    verdict: Verdict
-    lower_bound: float | None = None
-    counterexample: Counterexample | None = None
-    domains: int = 0
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    reason: str = ""
-    strategy: str = ""
-    rounding: str = ""
 
 
 def verify(
@@ -124,6 +95,7 @@ class Run:
     next_attack: float = field(default=0.4, init=False)
     pace: Pace = field(default_factory=Pace, init=False)
     programs: bool = field(default=False, init=False)
+    deployed: Deployed = field(default=Deployed(None), init=False)
 
     @property
     def deadline(self) -> float:
@@ -150,6 +122,7 @@ class Run:
         found = self._attack(search, 16)
         if found is not None:
             return found
+        self._allow_for_programs(search)
         beside = Alongside(search, search.domains.where(torch.arange(len(search.domains))))
         if self.strategy.name == "exact":
             return self._alone(beside) or self._ended(search, beside)
@@ -167,7 +140,7 @@ class Run:
             found = found or self._tried(beside.turn())
             if found is not None:
                 return found
-            if beside.refuted:
+            if beside.refuted and self.query.property.arithmetic == "real":
                 break
         if search.unresolved and not len(search.domains):
             found = self._alone(beside)
@@ -189,7 +162,7 @@ class Run:
 
     def _ended(self, search: Search, beside: Alongside) -> Result:
         """What is known when no search goes on."""
-        if beside.refuted:
+        if beside.refuted and (len(search.domains) or search.unresolved):
             self.programs = True
             return self._result(Verdict.HOLDS)
         if len(search.domains):
@@ -252,6 +225,18 @@ class Run:
         points = starts(inner.lower, inner.upper, max(2, POINTS // len(regions)), generator).flatten(0, 1)
         return allowance(self.query, box.to(torch.float64, device), single, double, points)
 
+    def _allow_for_programs(self, search: Search) -> None:
+        """From here on, bounds must exceed thresholds by what programs in the query's arithmetic are off by, too."""
+        if self.query.property.arithmetic == "real":
+            return
+        device, lower, upper = torch.get_default_device(), *self.query.inner()
+        with torch.device("cpu"):
+            middle = (lower + upper) / 2
+            found = deployed(self.query, self.deadline)
+            found = self.deployed = near(self.query, found, middle, torch.arange(len(middle)))
+        if found.errors is not None:
+            search.allowance = search.allowance.widened(found.errors.to(device))
+
     def _ration(self, graph: Graph) -> Ration:
         """What the run may hold at once."""
         if self.memory is None:
@@ -285,7 +270,15 @@ class Run:
             if found is not None:
                 return found
         self.pace = Pace(len(points) * steps / (time.monotonic() - begun))
-        return None
+        return self._near(points, owner)
+
+    def _near(self, points: Tensor, region: Tensor) -> Result | None:
+        """UNKNOWN, if after some time a point shows that no search can prove what programs return."""
+        if self.deployed.errors is None or time.monotonic() - self.started < PATIENCE:
+            return None
+        why = near(self.query, self.deployed, points.double().cpu(), region.cpu()).why
+        reason = f"not shown for {self.query.property.arithmetic}: {why}"
+        return self._result(Verdict.UNKNOWN, reason=reason) if why else None
 
     def _starts(self, search: Search, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Points (P, n), about `count`, the widths (P, n) of the boxes they were drawn from, and their regions (P,)."""
@@ -319,6 +312,12 @@ class Run:
         search, bound = self.search, math.nan
         if search is not None:
             bound = search.progress().worst
+        rounding = self._rounding(search) if verdict is Verdict.HOLDS else ""
+        arithmetic = self.query.property.arithmetic
+        unproved = self.deployed.why or rounding.removeprefix("proved")
+        if verdict is Verdict.HOLDS and arithmetic != "real" and unproved:
+            verdict, reason = Verdict.UNKNOWN, f"it holds in real arithmetic, not shown for {arithmetic}: {unproved}"
+            rounding = ""
         return Result(
             verdict,
             bound if math.isfinite(bound) else None,
@@ -328,7 +327,8 @@ class Run:
             (*self.query.property.warnings, *self.warnings),
             reason,
             (search and search.why) or "none: the first bounds and points decided",
-            self._rounding(search) if verdict is Verdict.HOLDS else "",
+            rounding,
+            arithmetic,
         )
 
     def _rounding(self, search: Search | PointSearch | None) -> str:

@@ -16,6 +16,7 @@ from onnx import helper
 from tests.verif.proving import mlp, property_file, save
 from verif import Verdict, evidence, verify
 from verif.checker import Refused, check, exact, model
+from verif.query import compile_query
 
 
 def hiding(path: Path, size: float, lost: float) -> Path:
@@ -49,6 +50,18 @@ def test_the_search_says_no_holds_either(size: float, tmp_path: Path) -> None:
     network = hiding(tmp_path / "net.onnx", size, 0.5)
     claim = property_file(tmp_path / "p.vnnlib", [("0.9", "1")], 1, "(<= Y_0 0.6)")
     assert verify(network, claim, timeout=2).verdict != Verdict.HOLDS
+
+
+@pytest.mark.parametrize("size", [2.0**20, 2.0**25, 2.0**40])
+def test_no_holds_about_programs_that_lose_a_term(size: float, tmp_path: Path) -> None:
+    """In real arithmetic y = x - relu(x / 2) stays below 0.6; a program that adds x / 2 to `size` returns x or so."""
+    network = hiding(tmp_path / "net.onnx", size, 0.5)
+    claim = property_file(tmp_path / "p.vnnlib", [("0.9", "1")], 1, "(>= Y_0 0.6)")
+    real, program = (verify(None, compile_query(claim, network, arithmetic=a), timeout=5) for a in ("real", "float32"))
+    assert program.verdict in (Verdict.VIOLATED, Verdict.UNKNOWN)
+    if size == 2.0**20:
+        assert real.verdict is Verdict.HOLDS
+        assert program.reason.startswith("it holds in real arithmetic, not shown for float32: ")
 
 
 @pytest.mark.parametrize("tiny", [1e-40, 1e-45])

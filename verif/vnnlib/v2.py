@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from verif.errors import PropertyError
 from verif.networks import Networks
-from verif.query import Network, Property, Variable
+from verif.query import ARITHMETICS, Network, Property, Variable
 from verif.vnnlib.compile import compile_source
 from verif.vnnlib.declared import Declaration, Declared, match_networks, variables_of_query
 from verif.vnnlib.formula import Builder, Formula, Polynomial, conjunction, disjunction
@@ -49,7 +49,14 @@ def read_second(text: bytes, file: str, given: Networks) -> tuple[Property, list
     except PropertyError as error:
         raise PropertyError(error.code, error.message, where=file, notes=error.notes, help=error.help) from None
     source = Source(file, variables, walker.builder.table(), walker.builder.products, formula)
-    return compile_source(source), [match.network for match in matched]
+    property = replace(compile_source(source), arithmetic=_arithmetic(declared))
+    return property, [match.network for match in matched]
+
+
+def _arithmetic(declared: Sequence[Declared]) -> str:
+    """What the inputs are declared to be, which the models agree with: real, or a float type."""
+    types = {one.dtype for network in declared for one in network.of("input") if one.dtype in ARITHMETICS}
+    return min(types, key=ARITHMETICS.index) if types - {"real"} and "real" not in types else "real"
 
 
 def _parse(text: bytes, file: str) -> Any:

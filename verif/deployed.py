@@ -1,0 +1,255 @@
+"""How far a program that runs the networks in floating point is from their real values (relaxations.md, 5.4).
+
+The program computes each node as the model's file says, every sum of n products in any order, fused or not: off by at
+most gamma(n) times the sum of their sizes. Let e be the difference of a node's values in the program and in real
+arithmetic, h the real value, |h| <= H over the input set, and |e| <= E:
+
+    y = W x + b       e_y = W e_x + d,    |d| <= gamma(n) (|W| (H_x + E_x) + |b|)
+    y = bent(x)       e_y = a e_x + d,    a the slope of the side that both values are on, and d their rounding
+                      where the two may be on both sides: a the middle of the slopes, |d| <= half their range times E_x
+
+so that E follows node by node. What the atoms are off by is a linear function of all d: their coefficients from one
+backward pass cancel as the network's own do, and |coefficients| . |d| is a second bound, usually the smaller one.
+Not covered: programs that rewrite sums into others (Strassen, Winograd), or compute in less than their type inside.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graphs import Graph
+from graphs.ir import INPUT
+from relaxations import Call, Interval
+from relaxations.sets import Box
+from verif.bounds import Engine
+from verif.clauses import ClauseTable
+from verif.query import Network, Query
+from verif.roundoff import BENT, COMBINED, UNIT, Errors, absolute, errors, gamma, linear_part
+from verif.strategy import FEW_INPUTS
+
+TYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+LARGEST = 0.99  # share of the largest number of a type that a sum may reach
+EXACT = {"reshape", "transpose", "slice", "gather", "pick", "concat", "pad", "expand", "tile", "select", "neg"}
+OWN = 1e-9  # relative error of the backward pass's own sums, in float64
+NUMBERS = 20_000_000  # of all nodes, in one backward pass
+PARTS = 16  # of the input set, where inputs are few
+MOST_BOXES = 16  # regions that are looked at one by one
+# Below it a result may become 0 (the least normal number, where programs flush; of float16 the least one).
+SMALLEST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
+
+
+class Unbounded(Exception):
+    """Why nothing is known of what a program returns."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What the atoms (M,) may be off by in a program, float64; None where nothing is proved, and `why`."""
+
+    errors: Tensor | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """By node: |e| <= total and |d| <= own, each (1, *N), and the slopes of bent nodes."""
+
+    total: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
+    slopes: dict[str, Tensor] = field(default_factory=dict)
+
+
+def deployed(query: Query, deadline: float = math.inf) -> Deployed:
+    """What programs in the query's arithmetic may return beside the atoms' real values, over all its regions."""
+    from verif.compose import joined
+
+    try:
+        networks = [_literal(query, network) for network in query.networks]
+        graph = joined(query.property, networks).to(torch.float64)
+        return Deployed(_atoms(graph, Box(*query.outer()), TYPES[query.property.arithmetic], deadline))
+    except Unbounded as unbounded:
+        return Deployed(None, str(unbounded))
+
+
+def near(query: Query, found: Deployed, points: Tensor, region: Tensor) -> Deployed:
+    """The same, but nothing where some point (P, n) of its region (P,) is so near to a violation that a program may
+    take it for one: no search would come to an end.
+    """
+    if found.errors is None:
+        return found
+    with torch.no_grad():
+        (values,) = query.graph.to(torch.float64)(points)
+    table = ClauseTable.of(query.property)
+    gaps = table.worst(table.gaps(values, region, found.errors.expand_as(values))[0])
+    if bool((gaps > 0).all()):
+        return found
+    most = float(found.errors.max())
+    return Deployed(None, f"some outputs are nearer to a violation than a program may be off by (up to {most:.2g})")
+
+
+def _literal(query: Query, network: Network) -> Network:
+    """A network whose graph computes what its file says, op for op."""
+    from graphs.onnx import load
+    from graphs.onnx.literal import altered
+
+    if network.source is None:
+        return network
+    if not isinstance(network.source, str | Path):
+        raise Unbounded("what a torch module computes is not known op for op: export it to ONNX")
+    path = Path(network.source)
+    ops = altered(path)
+    if ops:
+        raise Unbounded(f"no proved error of a program's {', '.join(ops)}")
+    variables = query.property.variables
+    hidden = [one.origin for one in variables if one.kind == "hidden" and one.network == network.name]
+    return Network(network.name, load(path, keep=hidden, simplified=False), path)
+
+
+def _atoms(graph: Graph, boxes: Box, dtype: torch.dtype, deadline: float) -> Tensor:
+    """Bounds (M,) of what the atoms are off by, over boxes (D, n): where inputs are few, of all parts of the boxes."""
+    if len(boxes) > MOST_BOXES:
+        boxes = Box(boxes.lower.amin(0, keepdim=True), boxes.upper.amax(0, keepdim=True))
+    proved = errors(graph, boxes, torch.float64)
+    if proved.unknown:
+        raise Unbounded(f"no proved error of a program's {', '.join(proved.unknown)}")
+    engine = Engine(graph, errors=proved.nodes)
+
+    def bound(box: Box) -> Tensor:
+        held = engine.bound(box, deadline=deadline).intervals
+        found = differences(graph, _outward(held, proved), dtype, deadline)
+        total = found.total[graph.outputs[0]]
+        combine(graph, found, graph.outputs[0], torch.arange(total.numel()), deadline)
+        return found.total[graph.outputs[0]].flatten()
+
+    parts = [(bound(box), box) for box in _each(boxes)]
+    few = boxes.lower.shape[1] <= FEW_INPUTS
+    while few and len(parts) < PARTS:
+        worst = max(range(len(parts)), key=lambda index: float(parts[index][0].max()))
+        whole, box = parts.pop(worst)
+        if bool((box.upper == box.lower).all()):
+            parts.append((whole, box))
+            break
+        halves = box.split((box.upper - box.lower).argmax(-1))
+        parts += [(bound(half).minimum(whole), half) for half in _each(halves)]
+    return torch.stack([found for found, _ in parts]).amax(0)
+
+
+def _each(boxes: Box) -> list[Box]:
+    return [Box(boxes.lower[i : i + 1], boxes.upper[i : i + 1]) for i in range(len(boxes))]
+
+
+def _outward(held: Mapping[str, Interval], proved: Errors) -> dict[str, Interval]:
+    pairs = ((name, interval, proved.nodes[name]) for name, interval in held.items())
+    return {name: Interval(low - error, high + error) for name, (low, high), error in pairs}
+
+
+def differences(
+    graph: Graph, held: Mapping[str, Interval], dtype: torch.dtype, deadline: float = math.inf
+) -> Differences:
+    """What every node's values in a program of this precision may be off by, from sound intervals of the real ones."""
+    found = Differences()
+    total, own, slopes = found.total, found.own, found.slopes
+    for node in graph:
+        call = Call.of(graph, node)
+        if node.op in BENT and slopes:
+            (name,) = node.inputs
+            open_ = (held[name].lower < total[name]) & (held[name].upper > -total[name])
+            combine(graph, found, name, open_.flatten().nonzero()[:, 0], deadline)
+        before = [total[name] for name in node.inputs]
+        sizes = [held[name].lower.abs().maximum(held[name].upper.abs()) + total[name] for name in node.inputs]
+        if node.op == INPUT:
+            own[node.name] = torch.full_like(held[node.name].lower, SMALLEST[dtype])
+            total[node.name] = own[node.name]
+        elif node.op in BENT:
+            slopes[node.name], own[node.name] = _bent(call, held[node.inputs[0]], before[0], dtype)
+            total[node.name] = slopes[node.name].abs() * before[0] + own[node.name]
+        else:
+            own[node.name] = _sums(call, sizes, dtype)
+            total[node.name] = absolute(call, before) + own[node.name]
+        total[node.name] = total[node.name] * (1 + OWN)
+        if not bool(total[node.name].isfinite().all()):
+            raise Unbounded(f"values of {dtype} may overflow, or have no correct digit")
+    return found
+
+
+def _sums(call: Call, sizes: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """The rounding of an affine op on values of these sizes."""
+    mass = absolute(call, sizes) + absolute(call, sizes, only_offset=True)
+    if bool((mass > LARGEST * torch.finfo(dtype).max).any()):
+        raise Unbounded(f"values of {dtype} may overflow")
+    if call.node.op in EXACT:
+        return torch.zeros_like(mass)
+    count, least = products(call, sizes), SMALLEST[dtype]
+    weights = {name: p for name, p in call.params.items() if p.is_floating_point() and p.dim()}
+    flushed = {name: ((p != 0) & (p.abs() < least)).double() * least for name, p in weights.items()}
+    if any(bool(p.any()) for p in flushed.values()):
+        mass = mass + call.forward(*sizes, **flushed) / UNIT[dtype]
+    return gamma(count, UNIT[dtype]) * mass + count * least
+
+
+def products(call: Call, sizes: list[Tensor]) -> int:
+    """The most products that one number of an affine op's value is the sum of, and a few roundings more: a bias, the
+    factors of Gemm, a division that is a product here.
+    """
+    op, most = call.node.op, max(size[0].numel() for size in sizes)
+    if op in COMBINED:
+        shape = call.params["weight"].shape
+        if op == "conv_transpose":
+            return 8 + shape[0] * math.prod(shape[2:])
+        return 8 + (math.prod(shape[1:]) if op == "conv" else shape[-2 if op == "matmul_right" else -1])
+    if op == "avg_pool":
+        return 8 + int(math.prod(call.attrs["kernel"]))
+    return 8 if call.node.size == most and op != "cumsum" else 8 + most
+
+
+def _bent(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Slopes and own errors of max(x, a x), or of |x| (a = -1)."""
+    low = -1.0 if call.node.op == "abs" else float({**call.attrs, **call.params}.get("slope", 0.0))
+    above, below = held.lower - before >= 0, held.upper + before <= 0
+    slope = torch.where(above, 1.0, torch.where(below, low, (1.0 + low) / 2))
+    own = torch.where(above | below, 0.0, abs(1.0 - low) / 2 * before)
+    if call.node.op == "leaky_relu":
+        size = held.lower.abs().maximum(held.upper.abs()) + before
+        own = own + gamma(4, UNIT[dtype]) * abs(low) * size + SMALLEST[dtype]
+    return slope, own
+
+
+def combine(graph: Graph, found: Differences, at: str, entries: Tensor, deadline: float) -> None:
+    """Meet the total of some entries (R,) of a node with what all nodes' coefficients make of it."""
+    most = max(1, NUMBERS // sum(graph[name].size for name in found.total))
+    flat = found.total[at].flatten().clone()
+    for rows in entries.split(most):
+        if not len(rows) or time.monotonic() > deadline:
+            break
+        flat[rows] = flat[rows].minimum(_pulled(graph, found, at, rows) * (1 + OWN) + OWN * flat[rows])
+    found.total[at] = flat.reshape(found.total[at].shape)
+
+
+def _pulled(graph: Graph, found: Differences, at: str, rows: Tensor) -> Tensor:
+    """|coefficients| . |d| for some entries (R,) of a node, by one backward pass."""
+    count, values, leaves = len(rows), dict[str, Tensor](), dict[str, Tensor]()
+    with torch.enable_grad():
+        for name, own in found.own.items():
+            node = graph[name]
+            leaves[name] = leaf = torch.zeros(count, *own.shape[1:], dtype=torch.float64, requires_grad=True)
+            before = [values[source] for source in node.inputs]
+            if node.op == INPUT:
+                values[name] = leaf
+            elif node.op in BENT:
+                values[name] = found.slopes[name] * before[0] + leaf
+            else:
+                values[name] = linear_part(Call.of(graph, node), before) + leaf
+        last = values[at].reshape(count, -1)[torch.arange(count), rows]
+        grads = torch.autograd.grad(last.sum(), list(leaves.values()), allow_unused=True)
+    total = torch.zeros(count, dtype=torch.float64)
+    for name, grad in zip(leaves, grads, strict=True):
+        if grad is not None:
+            total += (grad.abs() * found.own[name]).flatten(1).sum(1)
+    return total
