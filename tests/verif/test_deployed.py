@@ -12,44 +12,14 @@ from onnx import helper
 
 from graphs import Graph, GraphBuilder
 from relaxations.sets import Box
+from tests.verif.programs import exact, program
 from tests.verif.proving import property_file, random_mlp, save
-from tests.verif.test_roundoff import exact, network
+from tests.verif.test_roundoff import network
 from verif import Verdict, verify
 from verif.deployed import TYPES, deployed
 from verif.errors import PropertyError
 from verif.properties import linear
 from verif.query import Query, compile_query
-
-Vector = np.ndarray
-
-
-def program(graph: Graph, point: Vector, generator: np.random.Generator) -> Vector:
-    """The outputs as a program returns them: every sum one by one, in an order of its own."""
-    kind, values = point.dtype.type, {graph.inputs[0]: point}
-    for node in graph:
-        held = [values[name] for name in node.inputs]
-        if node.op == "linear":
-            params = graph.params(node)
-            weight, bias = (
-                params["weight"].numpy().astype(kind),
-                params.get("bias", torch.zeros(0)).numpy().astype(kind),
-            )
-            values[node.name] = np.array(
-                [total(row * held[0], bias[i : i + 1], generator) for i, row in enumerate(weight)]
-            )
-        elif node.op in ("relu", "abs"):
-            values[node.name] = np.maximum(held[0], kind(0)) if node.op == "relu" else np.abs(held[0])
-        elif node.op == "add":
-            values[node.name] = held[0] + held[1]
-    return values[graph.outputs[0]]
-
-
-def total(products: Vector, bias: Vector, generator: np.random.Generator) -> np.floating:
-    terms = generator.permutation(np.concatenate([products, bias]))
-    result = terms.dtype.type(0)
-    for term in terms:
-        result = result + term
-    return result
 
 
 def asked(graph: Graph, box: Box, arithmetic: str) -> Query:

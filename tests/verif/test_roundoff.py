@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphs import Graph, GraphBuilder
 from relaxations.sets import Box
+from tests.verif.programs import exact
 from verif import Verdict, verify
 from verif.bounds import Engine, Rounds
 from verif.properties import linear
@@ -29,24 +30,6 @@ def network(seed: int, spread: int, inputs: int = 3, layers: int = 3) -> Graph:
         x, size = (builder.add("add", [x, y]) if layer else y), 5
     last = torch.randn(1, 5, generator=generator).float().double()
     return builder.build([builder.add("linear", [x], {"weight": torch.cat([last, -last])})])
-
-
-def exact(graph: Graph, point: list[Fraction]) -> list[Fraction]:
-    """The outputs at a point, without rounding."""
-    values = {graph.inputs[0]: point}
-    for node in graph:
-        held = [values[name] for name in node.inputs]
-        if node.op == "linear":
-            params = graph.params(node)
-            rows = [[Fraction(w) for w in row] for row in params["weight"].tolist()]
-            bias = [Fraction(b) for b in params["bias"].tolist()] if "bias" in params else [Fraction(0)] * len(rows)
-            products = [sum(map(Fraction.__mul__, row, held[0]), b) for row, b in zip(rows, bias, strict=True)]
-            values[node.name] = products
-        elif node.op == "relu":
-            values[node.name] = [max(value, Fraction(0)) for value in held[0]]
-        elif node.op == "add":
-            values[node.name] = [a + b for a, b in zip(*held, strict=True)]
-    return values[graph.outputs[0]]
 
 
 def crossed(bound: Tensor, slack: Tensor, values: list[Fraction]) -> int:
