@@ -1,7 +1,8 @@
 """What floating-point arithmetic may do to linear bounds: a priori, for all boxes inside a given one at once.
 
 Model of arithmetic (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of n products in any
-order, fused or not, is off by at most gamma(n) = n u / (1 - n u) times the sum of their sizes; TINY covers underflow.
+order, fused or not, is off by at most gamma(n) = n u / (1 - n u) times the sum of their sizes, and by n LEAST where
+products underflow.
 
 Let M be the value of the absolute network: inputs |x|, weights |W|, biases |b|, and s |x| for a bent op of slopes up
 to s (ReLU: 1). The coefficients A of a backward sweep of rows c obey |A| M <= |c| M at every node, and so do the values
@@ -14,6 +15,9 @@ changes, so that a bound of rows c on the node's value is off by at most |c| T, 
     input             T = g(2n) 3M                          the least value over a box, by its centre and radius
     y = W x + b       T = |W| T_x + 3 g(k) (|W| M_x) + g(m) |b|, k terms per number both ways, m numbers in y
     y = bent(x)       T = s (T_x + 3 g(m) M_x), s = max(1, |a|)    two slopes, intercepts of at most 2 s M_x
+
+A coefficient of a value x that underflows changes the bound by up to LEAST M_x, however small the coefficient is to be:
+the sum of these over all nodes so far is added to each T (rows c are units here, for it does not shrink with c).
 
 Lines are sound on the intervals that they were made for, which are computed bounds themselves: the engine moves
 their ends outward by T_x first (`Engine.errors`). Multipliers b of ReLU signs add |b| T at their neurons.
@@ -42,6 +46,7 @@ from verif.query import Query
 from verif.rounding import JUMPS, Allowance, noise
 
 UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+LEAST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}  # normal, for some CPUs flush
 TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
 MARGIN = 1.01  # of the rounding of these numbers themselves, and of products of (1 + gamma)
 USEFUL = 1e-2  # share of the atoms' values that a proved error may take
@@ -77,7 +82,8 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
     sizes: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
     unknown: list[str] = []
-    mass = 1.0
+    mass, under = 1.0, 0.0
+    lost: dict[str, float] = {}
     readers = {node.name: 0 for node in graph}
     for node in graph:
         for name in node.inputs:
@@ -88,6 +94,9 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
             error = 3 * gamma(2 * node.size + 16, unit) * size
         else:
             call = Call.of(graph, node)
+            under += (
+                mass * LEAST[dtype] * _products(call) * sum(float(sizes[name].sum()) + 1 for name in call.node.inputs)
+            )
             xs, ts = ([held[name] for name in node.inputs] for held in (sizes, found))
             rounds = gamma(node.size + len(graph.nodes) + 16, unit)
             if OPS[node.op].kind is Kind.AFFINE and node.op != "transposed":
@@ -102,11 +111,14 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
                 unknown.append(node.op)  # a guess, so that what is behind is not forgotten
                 size = torch.full((1, *node.shape), max(1.0, *(float(x.max()) for x in xs)), dtype=torch.float64)
                 error = gamma(64, unit) * size
-        sizes[node.name] = size + tiny
+            error = error + LEAST[dtype] * _products(call) * (1 + float(sizes[graph.inputs[0]].sum()))
+        sizes[node.name], lost[node.name] = size + tiny, under
         found[node.name] = MARGIN * (
             error + mass * gamma(2 * readers[node.name] + 8 + 6 * forward, unit) * (size + tiny)
         )
-    return Errors({name: error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown)))
+    return Errors(
+        {name: MARGIN * lost[name] + error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown))
+    )
 
 
 def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tensor) -> Allowance:
@@ -174,6 +186,12 @@ def absolute(call: Call, xs: list[Tensor], *, only_offset: bool = False) -> Tens
             changed[name] = changed[name] if only_offset else torch.zeros_like(changed[name])
     value = {"value": abs(call.attrs["value"]) if only_offset else 0.0} if "value" in call.attrs else {}
     return call.forward(*xs, **changed, **value)
+
+
+def _products(call: Call) -> int:
+    """As many as any coefficient or number of a node is made of, or more."""
+    weight = call.params.get("weight")
+    return 64 + call.node.size + (0 if weight is None else weight.numel())
 
 
 def linear_part(call: Call, xs: list[Tensor]) -> Tensor:

@@ -87,3 +87,24 @@ def test_a_result_says_what_holds_rests_on(op: str) -> None:
     assert (
         result.rounding == "proved" if op == "relu" else result.rounding.startswith("measured: no proved error of tanh")
     )
+
+
+@pytest.mark.parametrize("inputs", [3, 20])
+def test_coefficients_that_underflow(inputs: int) -> None:
+    """Products of weights that float32 holds with few digits, on inputs so large that the digits count."""
+    without = 0
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(5, inputs, generator=generator) * 10.0 ** -(39 + seed % 5)
+        builder = GraphBuilder()
+        x = builder.add("linear", [builder.input("x", (inputs,))], {"weight": weight.float().double()})
+        last = {"weight": torch.randn(2, 5, generator=generator).float().double()}
+        graph = builder.build([builder.add("linear", [builder.add("relu", [x])], last)])
+        centre = torch.rand(1, inputs, generator=generator) * 1e38
+        held = errors(graph, Box(centre, centre), torch.float32)
+        found = Engine(graph.to(torch.float32), errors=held.nodes).bound(Box(centre, centre), torch.eye(2)).lower[0]
+        value = exact(graph, [Fraction(x) for x in centre[0].tolist()])
+        assert not crossed(found.double(), held.nodes[graph.outputs[0]], value)
+        plain = Engine(graph.to(torch.float32)).bound(Box(centre, centre), torch.eye(2)).lower[0].double()
+        without += crossed(plain, torch.full((2,), 1e-6 * float(max(map(abs, value)))), value)
+    assert without > 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from verif.checker import convex, curves
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
 
@@ -43,10 +44,21 @@ class Range:
 
 @dataclass(frozen=True)
 class Lines:
-    """What a ReLU lies between: slope * z from below, upper * z + shift from above, each (B, N)."""
+    """What f(z) lies between: lower * z + base from below, upper * z + shift from above, each (B, N)."""
 
-    slope: Array
+    lower: Array
+    base: Array
     upper: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
+class Planes:
+    """What x y lies between: coefficients of x and y, `lower` with `base` and `upper` with `shift`, each (B, N)."""
+
+    lower: tuple[Array, Array]
+    base: Array
+    upper: tuple[Array, Array]
     shift: Array
 
 
@@ -66,31 +78,38 @@ class Bounds:
         self.ranges: list[Range] = [Range(lower, upper)]
         self.masses: list[Array] = [lower[:, :0]]
         self.lines: dict[int, Lines] = {}
+        self.planes: dict[int, Planes] = {}
         self._require(0)
         for place, step in enumerate(network.steps[1:], 1):
             self._visit(place, step)
             self._require(place)
 
     def _require(self, place: int) -> None:
-        held = self.ranges[place]
+        self._require_small(self.ranges[place])
+
+    def _require_small(self, held: Range) -> None:
         if not (held.size <= LARGEST).all():
             raise Refused("values too large to be checked")
+
+    def _open(self, place: int) -> Array:
+        """The numbers of a value that vary in some box."""
+        return np.flatnonzero((self.ranges[place].lower < self.ranges[place].upper).any(0))
 
     def _visit(self, place: int, step: Step) -> None:
         """The range of a step's value; before a ReLU, by rows on its input where signs are open."""
         first = self.ranges[step.sources[0]]
-        mass = first.lower[:, :0]
+        mass, loose = first.lower[:, :0], step.loose
         if step.op == "dense":
             mass = first.size @ np.abs(step.matrix).T + np.abs(step.shift)
             middle = first.lower / 2 + first.upper / 2
             radius = first.upper / 2 - first.lower / 2
             centre, spread = middle @ step.matrix.T + step.shift, radius @ np.abs(step.matrix).T
-            error = SAFETY * 3 * gamma(step.matrix.shape[1] + 3) * mass + FLOOR
+            error = SAFETY * 3 * gamma(step.matrix.shape[1] + 3 + loose) * mass + FLOOR
             found = Range(centre - spread - error, centre + spread + error)
         elif step.op == "scale":
             mass = first.size * np.abs(step.matrix) + np.abs(step.shift)
             ends = np.stack([first.lower * step.matrix, first.upper * step.matrix])
-            error = SAFETY * gamma(2) * mass + FLOOR
+            error = SAFETY * gamma(2 + loose) * mass + FLOOR
             found = Range(ends.min(0) + step.shift - error, ends.max(0) + step.shift + error)
         elif step.op == "pick":
             found = Range(first.lower[:, step.index], first.upper[:, step.index])
@@ -98,18 +117,30 @@ class Bounds:
             second = self.ranges[step.sources[1]]
             error = SAFETY * gamma(2) * (first.size + second.size) + FLOOR
             found = Range(first.lower + second.lower - error, first.upper + second.upper + error)
-        else:
-            first = self._tightened(step.sources[0])
+        elif step.op == "relu":
+            open_ = np.flatnonzero(((first.lower < 0) & (first.upper > 0)).any(0))
+            first = self._tightened(step.sources[0], open_)
             self.lines[place] = relu_lines(first)
             found = Range(np.maximum(first.lower, 0.0), np.maximum(first.upper, 0.0))
+        elif step.op == "mul":
+            first, second = (self._tightened(source, self._open(source)) for source in step.sources)
+            self.planes[place] = product_planes(first, second)
+            corners = np.stack([a * b for a in (first.lower, first.upper) for b in (second.lower, second.upper)])
+            error = gamma(2) * first.size * second.size + FLOOR
+            found = Range(corners.min(0) - error, corners.max(0) + error)
+        else:
+            first = self._tightened(step.sources[0], self._open(step.sources[0]))
+            bent = convex if step.op in convex.CONVEX else curves
+            found = Range(*bent.ends(step.op, first.lower, first.upper))
+            self._require_small(found)
+            self.lines[place] = curve_lines(step.op, first)
         self.ranges.append(found)
         self.masses.append(mass)
 
-    def _tightened(self, place: int) -> Range:
-        """The range of a ReLU's input, with rows for the numbers whose sign is open in some box."""
+    def _tightened(self, place: int, open_: Array) -> Range:
+        """The range of a step's value, with rows for some of its numbers."""
         held = self.ranges[place]
-        open_ = np.flatnonzero(((held.lower < 0) & (held.upper > 0)).any(0))
-        if not len(open_) or not self.lines:
+        if not len(open_) or place <= 1:  # the first step's range is that of its rows
             return held
         unit = np.zeros((len(open_), held.lower.shape[1]))
         unit[np.arange(len(open_)), open_] = 1.0
@@ -157,11 +188,11 @@ class Sweep:
         size = self.bounds.ranges[step.sources[0]].size
         if step.op == "dense":
             absolute = np.abs(rows)
-            self.error += gamma(step.size) * dot(absolute, self.bounds.masses[at])
+            self.error += gamma(step.size + step.loose) * dot(absolute, self.bounds.masses[at])
             self._bias(rows @ step.shift, absolute @ np.abs(step.shift), step.size)
             self._send(step.sources[0], rows @ step.matrix)
         elif step.op == "scale":
-            self.error += gamma(2) * dot(np.abs(rows), self.bounds.masses[at])
+            self.error += gamma(2 + step.loose) * dot(np.abs(rows), self.bounds.masses[at])
             self._bias(rows @ step.shift, np.abs(rows) @ np.abs(step.shift), step.size)
             self._send(step.sources[0], rows * step.matrix)
         elif step.op == "pick":
@@ -171,13 +202,24 @@ class Sweep:
         elif step.op == "add":
             for source in step.sources:
                 self._send(source, rows)
+        elif step.op == "mul":
+            self._pull_product(step, self.bounds.planes[at], rows)
         else:
-            lines, minus = self.bounds.lines[at], np.minimum(rows, 0.0)
-            sent = np.maximum(rows, 0.0) * lines.slope[:, None] + minus * lines.upper[:, None]
+            lines, minus, plus = self.bounds.lines[at], np.minimum(rows, 0.0), np.maximum(rows, 0.0)
+            sent = plus * lines.lower[:, None] + minus * lines.upper[:, None]
             self.error += gamma(2) * dot(np.abs(sent), size)
-            shift = dot(minus, lines.shift)
-            self._bias(shift, -shift, step.size)
+            shift = dot(plus, lines.base) + dot(minus, lines.shift)
+            self._bias(shift, dot(plus, np.abs(lines.base)) - dot(minus, np.abs(lines.shift)), 2 * step.size)
             self._send(step.sources[0], sent)
+
+    def _pull_product(self, step: Step, planes: Planes, rows: Array) -> None:
+        minus, plus = np.minimum(rows, 0.0), np.maximum(rows, 0.0)
+        for source, low, high in zip(step.sources, planes.lower, planes.upper, strict=True):
+            sent = plus * low[:, None] + minus * high[:, None]
+            self.error += gamma(2) * dot(np.abs(sent), self.bounds.ranges[source].size)
+            self._send(source, sent)
+        shift = dot(plus, planes.base) + dot(minus, planes.shift)
+        self._bias(shift, dot(plus, np.abs(planes.base)) - dot(minus, np.abs(planes.shift)), 2 * step.size)
 
     def _bias(self, value: Array, size: Array, count: int) -> None:
         self.bias = self.bias + value
@@ -200,7 +242,28 @@ def relu_lines(held: Range) -> Lines:
     # max(z, 0) - slope z is convex: it is largest at an end.
     ends = np.maximum(-slope * lower, (1.0 - slope) * upper)
     shift = np.where((held.lower >= 0) | (held.upper <= 0), 0.0, ends * (1.0 + 8 * UNIT) + FLOOR)
-    return Lines(np.where(upper > -lower, 1.0, 0.0) * (slope > 0), slope, shift)
+    return Lines(np.where(upper > -lower, 1.0, 0.0) * (slope > 0), np.zeros_like(slope), slope, shift)
+
+
+def curve_lines(op: str, held: Range) -> Lines:
+    """Lines around a convex curve, or around one that is symmetric to a point: f(z) = top - f(-z)."""
+    if op in convex.CONVEX:
+        return Lines(*convex.lines(op, held.lower, held.upper))
+    low, high = curves.below(op, held.lower, held.upper), curves.below(op, -held.upper, -held.lower)
+    top = curves.CURVES[op][0]
+    shift = top - high.shift
+    return Lines(low.slope, low.shift, high.slope, shift + 2 * UNIT * (np.abs(shift) + np.abs(high.shift)))
+
+
+def product_planes(first: Range, second: Range) -> Planes:
+    """(x - xl) (y - yl) >= 0 from below, (x - xl) (y - yu) <= 0 from above; constants rounded outward."""
+    least, most = -first.lower * second.lower, -first.lower * second.upper
+    return Planes(
+        (second.lower, first.lower),
+        least - 2 * UNIT * np.abs(least) - FLOOR,
+        (second.upper, first.lower),
+        most + 2 * UNIT * np.abs(most) + FLOOR,
+    )
 
 
 def dot(rows: Array, vector: Array) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from verif.checker.convex import CONVEX
+from verif.checker.curves import CURVES
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
 
@@ -15,6 +17,8 @@ def evaluate(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
     """The outputs at a point."""
     if sum(step.matrix.size for step in network.steps) > MOST:
         raise Refused("the network is too large for exact arithmetic")
+    if any(step.loose or step.op in (*CURVES, *CONVEX) for step in network.steps):
+        raise Refused("values of this network are not rational")
     values = [list(point)]
     for step in network.steps[1:]:
         values.append(_value(step, [values[source] for source in step.sources]))
@@ -31,6 +35,8 @@ def _value(step: Step, given: list[list[Fraction]]) -> list[Fraction]:
         return [first[index] for index in step.index]
     if step.op == "add":
         return [x + y for x, y in zip(first, given[1], strict=True)]
+    if step.op == "mul":
+        return [x * y for x, y in zip(first, given[1], strict=True)]
     return [max(x, Fraction(0)) for x in first]
 
 

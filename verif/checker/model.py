@@ -10,39 +10,14 @@ from typing import Any
 import numpy as np
 
 from verif.checker.errors import Refused
+from verif.checker.layers import multiplied, normalised, pooled, softmax
 from verif.checker.network import DENSE_LIMIT, Array, Builder, Network, Step, convolution
+from verif.checker.values import Node, Value, count
 from verif.checker.wire import Message, inner, integers, message, one, signed, single, text
 
 FILE_LIMIT = 1 << 30
+BENT = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Reciprocal": "reciprocal"}
 TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 11: "<f8"}
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value of the model: a constant array, or the place of a step with the shape (batch included) it stands for."""
-
-    shape: tuple[int, ...]
-    constant: Array | None = None
-    step: int = -1
-
-
-@dataclass
-class Node:
-    """One node: its op, inputs by name and attributes."""
-
-    op: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: dict[str, Any]
-
-    def ints(self, name: str, default: list[int]) -> list[int]:
-        """An attribute of integers."""
-        found = self.attributes.get(name, default)
-        return found if isinstance(found, list) else [found]
-
-    def int(self, name: str, default: int) -> int:
-        """An attribute of one integer."""
-        return int(self.ints(name, [default])[0])
 
 
 def contents(path: Path) -> bytes:
@@ -107,10 +82,16 @@ class Reader:
             return given[0]
         if found.op in MOVES:
             return self.move(found, given)
-        if found.op == "Relu" and given[0].step >= 0:
-            return Value(given[0].shape, step=self.builder.relu(given[0].step))
-        if found.op in ("Add", "Sub", "Mul"):
+        if found.op in BENT and given[0].step >= 0:
+            return Value(given[0].shape, step=self.builder.bent(BENT[found.op], given[0].step))
+        if found.op in ("Add", "Sub", "Mul", "Div"):
             return self.arithmetic(found.op, given[0], given[1])
+        if found.op in ("AveragePool", "GlobalAveragePool"):
+            return pooled(self.builder, found, given[0])
+        if found.op == "Softmax":
+            return softmax(self.builder, found, given[0])
+        if found.op == "BatchNormalization":
+            return normalised(self.builder, found, given)
         if found.op in ("Gemm", "MatMul"):
             return self.product(found, given)
         if found.op == "Conv":
@@ -129,9 +110,13 @@ class Reader:
     def arithmetic(self, op: str, first: Value, second: Value) -> Value:
         """Sums, differences and products with constants; sums of two values."""
         if first.constant is None and second.constant is None:
-            if op != "Add" or first.shape != second.shape:
+            if op == "Div" or first.shape != second.shape:
                 raise Refused(f"{op} of two values is beyond the checker")
-            return Value(first.shape, step=self.builder.add(first.step, second.step))
+            if op == "Mul":
+                return Value(first.shape, step=self.builder.mul(first.step, second.step))
+            ones = np.ones(count(second.shape))
+            added = second.step if op == "Add" else self.builder.scale(second.step, -ones, 0 * ones)
+            return Value(first.shape, step=self.builder.add(first.step, added))
         value, other = (first, second) if first.constant is None else (second, first)
         if value.constant is not None or other.constant is None:
             raise Refused(f"{op} of two constants is beyond the checker")
@@ -142,16 +127,23 @@ class Reader:
         factor, shift = np.ones_like(held), np.zeros_like(held)
         if op == "Mul":
             factor = held
+        elif op == "Div":
+            if value is second or not held.all():
+                raise Refused("Div is checked by constants that are not 0")
+            factor = 1.0 / held
         elif op == "Add":
             shift = held
         elif value is first:
             shift = -held
         else:
             factor, shift = -factor, held
-        return Value(shape, step=self.builder.scale(value.step, factor, shift))
+        return Value(shape, step=self.builder.scale(value.step, factor, shift, loose=int(op == "Div")))
 
     def product(self, found: Node, given: list[Value]) -> Value:
-        """Gemm and MatMul with a constant matrix on the right."""
+        """Gemm and MatMul with a constant matrix on the right; MatMul with one on the left of a matrix."""
+        if found.op == "MatMul" and given[1].constant is None:
+            left = given[0].constant
+            return multiplied(self.builder, given[0], given[1]) if left is None else self.from_left(left, given[1])
         value, weights = given[0], given[1]
         if value.constant is not None or weights.constant is None or len(weights.shape) != 2:
             raise Refused(f"{found.op} is checked with a constant matrix on the right only")
@@ -172,6 +164,16 @@ class Reader:
         if rows > 1:
             matrix = np.kron(np.eye(rows), matrix)
         return Value(shape, step=self.builder.dense(value.step, matrix, shift.ravel()))
+
+    def from_left(self, matrix: Array, value: Value) -> Value:
+        """A constant matrix times the columns of a value."""
+        if matrix.ndim != 2 or len(value.shape) != 2 or matrix.shape[1] != value.shape[0]:
+            raise Refused("MatMul whose shapes do not fit, or of stacks")
+        columns = value.shape[1]
+        if matrix.size * columns**2 > DENSE_LIMIT:
+            raise Refused("MatMul larger than the checker unfolds")
+        whole = np.kron(matrix.astype(np.float64), np.eye(columns))
+        return Value((len(matrix), columns), step=self.builder.dense(value.step, whole, np.zeros(len(whole))))
 
     def convolve(self, found: Node, given: list[Value]) -> Value:
         """2-D convolutions, unfolded."""
@@ -211,16 +213,6 @@ def _transpose(found: Node, x: Array, _: list[Value]) -> Array:
 
 
 MOVES = {"Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose}
-
-
-def count(shape: tuple[int, ...]) -> int:
-    """Numbers in an array of this shape."""
-    total = 1
-    for size in shape:
-        total *= size
-    if not 0 < total <= DENSE_LIMIT:
-        raise Refused("a value without numbers, or larger than the checker takes")
-    return total
 
 
 def dimensions(value: Message) -> tuple[int, ...]:

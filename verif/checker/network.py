@@ -17,7 +17,8 @@ DENSE_LIMIT = 40_000_000  # numbers in one matrix
 class Step:
     """One value, flat. Its `op` says how it comes from the values `sources`:
 
-    input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); add (x + y); relu.
+    input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); add (x + y); mul
+    (x y); relu, sigmoid, tanh, exp, reciprocal. A matrix's entries are off by at most `loose` roundings each.
     """
 
     op: str
@@ -26,6 +27,7 @@ class Step:
     matrix: Array = field(default_factory=lambda: np.empty(0))
     shift: Array = field(default_factory=lambda: np.empty(0))
     index: Array = field(default_factory=lambda: np.empty(0, np.int64))
+    loose: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,13 @@ class Builder:
         self.steps.append(step)
         return len(self.steps) - 1
 
-    def dense(self, source: int, matrix: Array, shift: Array) -> int:
+    def dense(self, source: int, matrix: Array, shift: Array, loose: int = 0) -> int:
         """matrix @ x + shift."""
-        return self.put(Step("dense", len(shift), (source,), np.ascontiguousarray(matrix), shift))
+        return self.put(Step("dense", len(shift), (source,), np.ascontiguousarray(matrix), shift, loose=loose))
 
-    def scale(self, source: int, factor: Array, shift: Array) -> int:
+    def scale(self, source: int, factor: Array, shift: Array, loose: int = 0) -> int:
         """factor * x + shift."""
-        return self.put(Step("scale", len(shift), (source,), factor, shift))
+        return self.put(Step("scale", len(shift), (source,), factor, shift, loose=loose))
 
     def pick(self, source: int, index: Array) -> int:
         """x[index]."""
@@ -80,9 +82,13 @@ class Builder:
         """x + y."""
         return self.put(Step("add", self.steps[first].size, (first, second)))
 
-    def relu(self, source: int) -> int:
-        """max(x, 0)."""
-        return self.put(Step("relu", self.steps[source].size, (source,)))
+    def mul(self, first: int, second: int) -> int:
+        """x y, entry by entry."""
+        return self.put(Step("mul", self.steps[first].size, (first, second)))
+
+    def bent(self, op: str, source: int) -> int:
+        """relu, sigmoid, tanh, exp or reciprocal of x."""
+        return self.put(Step(op, self.steps[source].size, (source,)))
 
 
 def convolution(kernel: Array, shape: tuple[int, ...], strides: list[int], pads: list[int], groups: int) -> Array:

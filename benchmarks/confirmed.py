@@ -1,0 +1,118 @@
+"""How much of a competition folder's `unsat` is confirmed: rounding proved in real arithmetic and for float32 programs,
+proofs written and checked, with processor seconds and sizes.
+
+    python benchmarks/confirmed.py FOLDER --csv rows.csv [--families mnist_fc,oval21] [--timeout 40] [--proof 10]
+
+Rows are appended; instances that have one are left out. Without instances it prints a table of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+FIELDS = ["family", "network", "property", "real", "rounding", "seconds", "float32", "float32_seconds", "reason"]
+FIELDS += ["leaves", "bytes", "write_seconds", "check_seconds", "refused"]
+LEFT_OUT = ("acasxu", "vnnlib2")  # for their number; the second repeats others
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its processor seconds."""
+    begun = time.process_time()
+    return call(), time.process_time() - begun
+
+
+def instances(folder: Path, families: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Family, network and property of all that should be unsat."""
+    for expected in sorted(folder.glob("*/expected.csv")):
+        family = expected.parent.name
+        if family in families or (not families and family not in LEFT_OUT):
+            with expected.open() as file:
+                yield from ((family, row[0], row[1]) for row in csv.reader(file) if row[2] == "unsat")
+
+
+def row(folder: Path, names: tuple[str, str, str], timeout: float, proof: float) -> dict[str, Any]:
+    """One instance."""
+    from verif import evidence, verify
+    from verif.checker import Refused, check
+    from verif.query import compile_query
+
+    family, network, claim = names
+    model, property = folder / family / network, folder / family / claim
+
+    def searched(arithmetic: str) -> Any:
+        return verify(None, compile_query(property, model, arithmetic=arithmetic), timeout=timeout)
+
+    real, seconds = timed(lambda: searched("real"))
+    single, single_seconds = timed(lambda: searched("float32"))
+    found = dict(zip(FIELDS, [*names, real.verdict.label, real.rounding, round(seconds, 3)], strict=False))
+    found |= {"float32": single.verdict.label, "float32_seconds": round(single_seconds, 3), "reason": single.reason}
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "out.proof"
+        try:
+            deadline = time.monotonic() + proof
+            written, spent = timed(lambda: evidence.write(out, model, property, deadline=deadline))
+            checked, checking = timed(lambda: check(out, model, property))
+        except Refused as refused:
+            return found | {"refused": str(refused)}
+    assert checked.leaves == written.leaves
+    figures = {"leaves": written.leaves, "bytes": written.bytes}
+    return found | figures | {"write_seconds": round(spent, 3), "check_seconds": round(checking, 3)}
+
+
+def table(rows: list[dict[str, str]]) -> Iterator[str]:
+    """A line for each family, and one for all."""
+    yield "| family | unsat | proved | float32 | proofs | check / search | bytes of a proof |"
+    yield "|---|---|---|---|---|---|---|"
+    families = list(dict.fromkeys(one["family"] for one in rows))
+    for family in [*families, "all"]:
+        held = [one for one in rows if family in (one["family"], "all")]
+        holds = [one for one in held if one["real"] == "holds"]
+        proofs = [one for one in held if one["leaves"]]
+        ratio = [float(one["check_seconds"]) / max(float(one["seconds"]), 1e-3) for one in proofs]
+        sizes = [int(one["bytes"]) for one in proofs]
+        cells = [
+            family,
+            len(holds),
+            sum(one["rounding"] == "proved" for one in holds),
+            sum(one["float32"] == "holds" for one in held),
+            len(proofs),
+            f"{statistics.median(ratio):.2g}" if ratio else "",
+            f"{statistics.median(sizes):.0f}, at most {max(sizes)}" if sizes else "",
+        ]
+        yield "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--families", default="")
+    parser.add_argument("--timeout", type=float, default=40.0)
+    parser.add_argument("--proof", type=float, default=10.0)
+    given = parser.parse_args()
+    rows = list(csv.DictReader(given.csv.open())) if given.csv.exists() else []
+    done = {(one["family"], one["network"], one["property"]) for one in rows}
+    if given.folder is None:
+        print(*table(rows), sep="\n")
+        return
+    families = [name for name in given.families.split(",") if name]
+    with given.csv.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if not rows:
+            writer.writeheader()
+        for names in instances(given.folder, families):
+            if names not in done:
+                writer.writerow(row(given.folder, names, given.timeout, given.proof))
+                file.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Average pooling, normalisation with known moments, softmax and products of two values, as steps. Factors that are
+rounded are called loose.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verif.checker.errors import Refused
+from verif.checker.network import Builder, convolution
+from verif.checker.values import Node, Value, count
+
+
+def pooled(builder: Builder, found: Node, value: Value) -> Value:
+    """The mean of windows of an image, without padding."""
+    if value.constant is not None or len(value.shape) != 4 or value.shape[0] != 1:
+        raise Refused(f"{found.op} is checked on images")
+    channels, *space = value.shape[1:]
+    kernel = space if found.op == "GlobalAveragePool" else found.ints("kernel_shape", [])
+    strides = found.ints("strides", [1, 1])
+    plain = found.attributes.get("auto_pad", b"NOTSET") == b"NOTSET" and not found.int("ceil_mode", 0)
+    if not plain or any(found.ints("pads", [0])) or set(found.ints("dilations", [1])) != {1} or len(kernel) != 2:
+        raise Refused("this form of AveragePool is beyond the checker")
+    mean = np.full((channels, 1, *kernel), 1.0 / (kernel[0] * kernel[1]))
+    matrix = convolution(mean, value.shape[1:], strides, [0, 0, 0, 0], channels)
+    rows = (space[0] - kernel[0]) // strides[0] + 1
+    shape = (1, channels, rows, len(matrix) // channels // rows)
+    return Value(shape, step=builder.dense(value.step, matrix, np.zeros(len(matrix)), loose=1))
+
+
+def normalised(builder: Builder, found: Node, given: list[Value]) -> Value:
+    """scale * (x - mean) / sqrt(variance + epsilon) + bias, by channel."""
+    value, shape = given[0], given[0].shape
+    known = [one.constant for one in given[1:]]
+    if value.constant is not None or len(shape) < 2 or len(known) != 4 or found.int("training_mode", 0):
+        raise Refused("this form of BatchNormalization is beyond the checker")
+    if "epsilon" not in found.attributes:
+        raise Refused("BatchNormalization is checked with an epsilon that the model gives")
+    each = []
+    for array in known:
+        if array is None or array.shape != (shape[1],):
+            raise Refused("BatchNormalization is checked with constants, one for each channel")
+        spread = array.astype(np.float64).reshape(1, -1, *(1,) * (len(shape) - 2))
+        each.append(np.broadcast_to(spread, shape).ravel())
+    scale, bias, mean, variance = each
+    total = variance + float(found.attributes["epsilon"])
+    if not (total > 0).all():
+        raise Refused("a variance that is not positive")
+    centred = builder.scale(value.step, np.ones(count(shape)), -mean)
+    return Value(shape, step=builder.scale(centred, scale / np.sqrt(total), bias, loose=4))
+
+
+def softmax(builder: Builder, found: Node, value: Value) -> Value:
+    """1 / sum over j of exp(x_j - x_i), along the last axis: all of it convex in the inputs."""
+    shape = value.shape
+    last = found.attributes.get("axis", 1 if len(shape) == 2 else None)  # what older and newer opsets agree about
+    if value.constant is not None or last not in (-1, len(shape) - 1):
+        raise Refused("Softmax is checked along the last axis")
+    total, size = count(shape), shape[-1]
+    count((total, size, total))
+    entry = np.repeat(np.arange(total), size)
+    other = np.repeat(np.arange(total).reshape(-1, size), size, axis=0).ravel()
+    each = np.arange(total * size)
+    matrix = np.zeros((total * size, total))
+    np.add.at(matrix, (each, other), 1.0)
+    np.add.at(matrix, (each, entry), -1.0)
+    powers = builder.bent("exp", builder.dense(value.step, matrix, np.zeros(total * size)))
+    sums = builder.dense(powers, np.kron(np.eye(total), np.ones((1, size))), np.zeros(total))
+    return Value(shape, step=builder.bent("reciprocal", sums))
+
+
+def multiplied(builder: Builder, first: Value, second: Value) -> Value:
+    """A stack of matrix products of two values, the stacks of one shape."""
+    *stack, rows, inner = first.shape if len(first.shape) > 1 else (0, 0)
+    columns = second.shape[-1]
+    if not rows or len(second.shape) != len(first.shape) or second.shape[:-1] != (*stack, inner):
+        raise Refused("MatMul of two values whose stacks differ is beyond the checker")
+    shape = (*stack, rows, columns)
+    total = count((*shape, inner))
+    count((total, max(count(first.shape), count(second.shape), count(shape))))
+    left = np.arange(count(first.shape)).reshape(*stack, rows, 1, inner)
+    right = np.swapaxes(np.arange(count(second.shape)).reshape(second.shape), -1, -2).reshape(*stack, 1, columns, inner)
+    full = (*stack, rows, columns, inner)
+    sides = []
+    for one, places in ((first, left), (second, right)):
+        matrix = np.zeros((total, count(one.shape)))
+        matrix[np.arange(total), np.broadcast_to(places, full).ravel()] = 1.0
+        sides.append(builder.dense(one.step, matrix, np.zeros(total)))
+    product = builder.mul(sides[0], sides[1])
+    summed = np.kron(np.eye(count(shape)), np.ones((1, inner)))
+    return Value(shape, step=builder.dense(product, summed, np.zeros(count(shape))))
