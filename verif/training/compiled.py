@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,23 @@ from verif.training.regions import check_labels
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _precise(method: Callable[P, R]) -> Callable[P, R]:
+    """Outside of automatic mixed precision, in which bounds would be rounded to three digits."""
+
+    @wraps(method)
+    def run(*args: P.args, **named: P.kwargs) -> R:
+        like = args[0].clean if isinstance(args[0], Step) else args[1]
+        assert isinstance(like, Tensor)
+        with torch.autocast(like.device.type, enabled=False):
+            return method(*args, **named)
+
+    return run
+
+
 Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 
 
@@ -43,6 +60,7 @@ def compile(module: nn.Module | ExportedProgram | str | Path, example: Tensor | 
         return Compiled(*read_program(module, example))
     if example is None:
         raise TypeError("verif.compile needs an example of the module's input")
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     return Compiled(module, import_module(module, example))
 
 
@@ -53,6 +71,7 @@ class Compiled:
     module: nn.Module
     imported: Imported
 
+    @_precise
     def step(self, x: Tensor, *, statistics: bool = True, radii: Radii | None = None) -> Step:
         """The network of this step, with the outputs at a clean batch x (B, *shape).
 
@@ -151,10 +170,12 @@ class Step:
         """The bounds of this network."""
         return Engine(self.graph)
 
+    @_precise
     def at(self, points: Tensor) -> Tensor:
         """Outputs (B, M) at other points (B, *shape), with the constants of this step."""
         return self.graph(points.flatten(1))[0]
 
+    @_precise
     def lower(self, region: InputSet, rows: Tensor, method: Method = "crown-ibp") -> Tensor:
         """Lower bounds (B, S) of rows . output over sets, rows (S, M) or (B, S, M).
 
@@ -174,6 +195,7 @@ class Step:
             return self.engine.bound(region, rows).lower
         return self.engine.bound(region, rows, backward=False, known=self.intervals(region)).lower
 
+    @_precise
     def intervals(self, region: InputSet) -> Mapping[str, Interval]:
         """Interval bounds of every node; those of the last region are kept, for losses that ask for several bounds."""
         key = region, torch.is_grad_enabled()
@@ -203,6 +225,7 @@ class Step:
         found = self.intervals(region)[self.graph.outputs[0]]
         return found.lower, found.upper
 
+    @_precise
     def margins(self, region: InputSet, labels: Tensor) -> Interval:
         """Interval bounds (B, M) of the label's logit minus each one (0 for its own), the last linear layer elided.
 
