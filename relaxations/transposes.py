@@ -149,6 +149,16 @@ def _pick(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
     return (back.reshape(len(flat), *shapes[0]),)
 
 
+def _gather(call: Call, flat: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
+    """Sums of what was read from the same entry; of equal blocks (nearest up-sampling) without scattering."""
+    index, axis, size = call.params["index"].reshape(-1), call.attrs["axis"] + 1, shapes[0][call.attrs["axis"]]
+    flat = flat.reshape(len(flat), *shapes[0][: axis - 1], len(index), *shapes[0][axis:])
+    times = len(index) // size
+    if times * size == len(index) and torch.equal(index, torch.arange(size).to(index).repeat_interleave(times)):
+        return (flat.unflatten(axis, (size, times)).sum(axis + 1),)
+    return (flat.new_zeros(len(flat), *shapes[0]).index_add_(axis, index, flat),)
+
+
 def _inverse(perm: Sequence[int]) -> list[int]:
     return sorted(range(len(perm)), key=lambda i: perm[i])
 
@@ -173,6 +183,7 @@ TRANSPOSES: dict[str, Transpose] = {
     "concat": _concat,
     "slice": _slice,
     "pick": _pick,
+    "gather": _gather,
     "mean": _mean,
     "sum": lambda call, flat, shapes: (_sum(flat, call, shapes[0]),),
     "neg": lambda call, flat, shapes: (-flat,),

@@ -15,7 +15,8 @@ from torch import Tensor
 from graphs import Graph
 from verif.clauses import ClauseTable
 
-LEAST, MOST = 64, 1 << 14  # starts of a descent
+LEAST, MOST = 16, 1 << 14  # starts of a descent
+COST = 3  # of a step, in evaluations
 FIRST, LAST = 0.5, 2e-3  # the first step of a descent as a share of the box, and the last as a share of the first
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -43,24 +44,25 @@ class Attacker:
         Point p works on clause p modulo their number in each factor, so that restarts spread over a disjunction.
         """
         points = self.project(points, region)
-        best, best_gap = points, self.gap(points, region)
+        best, best_gap = points, points.new_full((len(points),), torch.inf, dtype=torch.float64)
         targets = torch.arange(len(points)).split(self.most)
-        for step in range(budget.steps):
-            if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
-                break
-            rate = budget.rates(len(points), step)
+        for step in range(budget.steps + 1):
             parts = zip(points.split(self.most), region.split(self.most), targets, strict=True)
-            points = self.project(points - rate * width * torch.cat([self._direction(*part) for part in parts]), region)
-            gap = self.gap(points, region)
+            directions, gaps = zip(*(self._direction(*part) for part in parts), strict=True)
+            gap = torch.cat(gaps)
             better = gap < best_gap
             best, best_gap = torch.where(better[:, None], points, best), torch.where(better, gap, best_gap)
+            if bool((best_gap <= 0).any()) or time.monotonic() > budget.deadline:
+                break
+            points = self.project(points - budget.rates(len(points), step) * width * torch.cat(directions), region)
         return best, best_gap
 
-    def _direction(self, points: Tensor, region: Tensor, target: Tensor) -> Tensor:
-        """Sign of the gradient of each point's own clause."""
+    def _direction(self, points: Tensor, region: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Sign of the gradient of each point's own clause, and the gaps of the points."""
         with torch.enable_grad():
             variable = points.detach().requires_grad_()
             (atoms,) = self.graph(variable)
+            gap = self.table.worst(self.table.gaps(atoms.detach(), region)[0])
             excess, _, there = self.table.excess(atoms, region)
             count = there.sum(-1).clamp(min=1)
             clause = (target[:, None] // 2 % count)[..., None, None].expand(-1, -1, 1, excess.shape[-1])
@@ -69,9 +71,9 @@ class Attacker:
             worst, total = chosen.amax(-1), chosen.clamp(min=0).sum(-1)
             loss = torch.where(target[:, None] % 2 == 0, worst, total).amax(-1)
             if not loss.requires_grad:  # behind a step function every gradient is zero
-                return torch.zeros_like(points)
+                return torch.zeros_like(points), gap
             (gradient,) = torch.autograd.grad(torch.where(loss.isfinite(), loss, 0.0).sum(), variable)
-        return torch.nan_to_num(gradient).sign()
+        return torch.nan_to_num(gradient).sign(), gap
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ class Pace:
     """How fast the model descends: points times steps a second (0: not known yet)."""
 
     speed: float = 0.0
+
+    @classmethod
+    def measured(cls, attacker: Attacker, points: Tensor, region: Tensor) -> Pace:
+        """From points (P, n) evaluated twice: the first call of anything is slow."""
+        for _ in range(2):
+            begun = time.monotonic()
+            attacker.gap(points, region)
+        return cls(len(points) / COST / max(time.monotonic() - begun, 1e-6))
 
     def starts(self, steps: int, seconds: float) -> int:
         """How many points can make so many steps in about that time, within limits."""

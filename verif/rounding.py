@@ -16,6 +16,7 @@ from graphs import Graph
 from verif.bounds import Pass
 
 TERMS = 128.0  # a float bound counts only beyond this many units in the last place of its terms
+LANES = 8  # that sums are taken in at least: a long one is off by up to a unit for each term of a lane
 NOISE = 64.0  # and beyond this many times the largest error of the network's own values
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
 JUMPS = {"sign", "floor", "ceil", "round", "trunc", "step", "is_zero", "arg_max", "clarke"}
@@ -70,8 +71,9 @@ def jumps(graph: Graph) -> bool:
 def of_terms(result: Pass, lower: Tensor, upper: Tensor) -> Tensor:
     """What the last sum may have added to the bounds of boxes (B, n), (B, S)."""
     size = torch.maximum(lower.abs(), upper.abs()).to(result.slopes.dtype)
+    count = max(TERMS, size.shape[1] / LANES)
     terms = (result.slopes.abs() @ size[..., None]).squeeze(-1) + result.bias.abs() + result.lower.abs()
-    return torch.nan_to_num(TERMS * EPS[terms.dtype] / 2 * terms, nan=math.inf, posinf=math.inf)
+    return torch.nan_to_num(count * EPS[terms.dtype] / 2 * terms, nan=math.inf, posinf=math.inf)
 
 
 def noise(single: Graph, double: Graph, points: Tensor) -> Tensor:

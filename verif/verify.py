@@ -40,6 +40,7 @@ ATTACK, ATTACK_SHARE = 0.2, 0.1  # seconds, and share of the time so far, of one
 REST, RARER = 8.0, 10.0  # times of a descent until the next one, at first; seconds after which it is twice as many
 DRAWN = 8  # points drawn for each that descends
 STEPS = (25, 50, 100)  # of the descents, in turns
+PROBES = 16  # points that tell how fast a network is
 POINTS = 16  # where the rounding errors of a network are measured
 PATIENCE = 2.0  # seconds before a point near to a violation, and no violation, ends a search about programs
 OnEvent = Callable[[Progress], None]
@@ -137,7 +138,8 @@ class Run:
                 found = self._attack(search, next(steps))
                 now = time.monotonic() - self.started
                 self.next_attack = now + REST * (1 + now / RARER) * (now - spent) + 0.2
-            found = found or self._tried(beside.turn())
+            if found is None and len(search.domains):
+                found = self._tried(beside.turn())
             if found is not None:
                 return found
             if beside.refuted and self.query.property.arithmetic == "real":
@@ -260,6 +262,9 @@ class Run:
 
     def _attack(self, search: Search, steps: int) -> Result | None:
         """Gradient descent from random starts in the regions of the worst open domains, and in these domains."""
+        if not self.pace.speed:
+            first = torch.zeros(PROBES, dtype=torch.long)
+            self.pace = Pace.measured(search.attacker, self._inner(first).center, first)
         begun = time.monotonic()
         count = self.pace.starts(steps, max(ATTACK, ATTACK_SHARE * (begun - self.started)))
         points, width, owner = self._starts(search, count)
