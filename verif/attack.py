@@ -15,7 +15,7 @@ from torch import Tensor
 from graphs import Graph
 from verif.clauses import ClauseTable
 
-LEAST, MOST = 16, 1 << 14  # starts of a descent
+LEAST, MOST = 32, 1 << 14  # starts of a descent
 COST = 3  # of a step, in evaluations
 FIRST, LAST = 0.5, 2e-3  # the first step of a descent as a share of the box, and the last as a share of the first
 GOLDEN = (5**0.5 - 1) / 2
