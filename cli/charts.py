@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 from cli.results import Row, Run
@@ -14,8 +11,7 @@ from verif.verdict import Verdict
 
 _COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")
 _WIDTH, _HEIGHT, _LEFT, _TOP = 520, 260, 56, 16
-_SHOWN = 12  # searches and counterexamples on a page
-_CELL, _LARGEST = 4, 64  # pixels of the page for one of a picture, and the largest picture's side
+_SHOWN, _WIDTHS = 12, 6  # searches on a page, and charts of widths
 
 
 def cactus(runs: Sequence[Run]) -> dict[str, Any]:
@@ -68,50 +64,46 @@ def progress(runs: Sequence[Run]) -> list[tuple[Row, str]]:
     return found
 
 
-def examples(runs: Sequence[Run]) -> list[tuple[Row, str, str]]:
-    """The first counterexamples of stores: inputs that are pictures as SVG ("" for others), and all values in words."""
-
-    def all_of() -> Iterator[tuple[Row, str, str]]:
-        for row in (row for run in runs for row in run.rows):
-            if row.verdict is Verdict.VIOLATED and row.outcome is not None and row.outcome.counterexample:
-                yield row, *_example(row.outcome.counterexample, row.outcome.inputs)
-
-    return list(islice(all_of(), _SHOWN))
-
-
-def _example(saved: bytes, inputs: Sequence[str]) -> tuple[str, str]:
-    import numpy as np
-
-    try:
-        with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, zipfile.BadZipFile):
-        return "", "what was saved cannot be read"
-    parts = []
-    for name, array in held.items():
-        values = ", ".join(f"{value:.5g}" for value in array.reshape(-1)[:10])
-        parts.append(f"{name} = [{values}{', ...' if array.size > 10 else ''}]")
-    return "".join(_picture(array) for name, array in held.items() if name in inputs), "; ".join(parts)
+def accuracies(runs: Sequence[Run]) -> list[tuple[str, list[dict[str, float]]]]:
+    """Of each model, dataset and norm that runs asked with radii: the shares certified and not broken, by radius."""
+    found: dict[str, dict[float, list[Verdict]]] = {}
+    for name, row in ((run.name, row) for run in runs for row in run.rows):
+        around = row.entry.settings.get("around") if row.entry is not None else None
+        if around is not None:
+            data = row.spec.rpartition("[")[0]
+            title = f"{row.model} x {data}, l{around['norm']}" + (f" ({name})" if len(runs) > 1 else "")
+            found.setdefault(title, {}).setdefault(around["eps"], []).append(row.verdict)
+    return [(title, [_accuracy(eps, radii[eps]) for eps in sorted(radii)]) for title, radii in found.items()]
 
 
-def _picture(array: Any) -> str:
-    """An array (..., 1 or 3, height, width) as squares from black (its least number) to white; "" for others."""
-    import numpy as np
+def _accuracy(radius: float, verdicts: Sequence[Verdict]) -> dict[str, float]:
+    held, broken = (verdicts.count(verdict) / len(verdicts) for verdict in (Verdict.HOLDS, Verdict.VIOLATED))
+    return {"radius": radius, "samples": len(verdicts), "certified": held, "attacked": 1 - broken}
 
-    shape = array.shape
-    if len(shape) < 3 or math.prod(shape[:-3]) != 1 or shape[-3] not in (1, 3) or min(shape[-2:]) < 4:
-        return ""
-    if max(shape[-2:]) > _LARGEST or not np.isfinite(array).all():
-        return ""
-    image = array.reshape(shape[-3:]).astype(np.float64)
-    low, high = image.min(), image.max()
-    grey = np.round(255 * (image - low) / ((high - low) or 1.0)).astype(int)
-    colours = np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0)
-    squares = "".join(
-        f'<rect x="{x}" y="{y}" width="1.02" height="1.02" fill="#{r:02x}{g:02x}{b:02x}"/>'
-        for y, line in enumerate(colours)
-        for x, (r, g, b) in enumerate(line)
-    )
-    height, width = shape[-2:]
-    size = f'viewBox="0 0 {width} {height}" width="{_CELL * width}" height="{_CELL * height}"'
-    return f'<svg {size} role="img" aria-label="the input as a picture">{squares}</svg>'
+
+def widths(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """How wide the first bounds are, layer by layer, in decades: without an answer first, then the longest."""
+    rows = [row for run in runs for row in run.rows if row.outcome is not None]
+    found: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row.solved, -row.seconds)):
+        assert row.outcome is not None
+        layers = [(name, width) for name, width in row.outcome.widths if 0 < width < math.inf]
+        layers = layers[1:] if layers[1:] and layers[0][1] == layers[1][1] else layers  # z is the input, flat
+        if len(layers) > 2 and row.model not in found and len(found) < _WIDTHS:
+            found[row.model] = {"row": row, **_layers(layers)}
+    return list(found.values())
+
+
+def _layers(layers: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    low, high = (math.log10(end) for end in (min(w for _, w in layers), max(w for _, w in layers)))
+    step, span = 300 / (len(layers) - 1), max(high - low, 1e-9)
+    places = [(f"{step * k:.1f}", f"{80 * (high - math.log10(w)) / span:.1f}") for k, (_, w) in enumerate(layers)]
+    grown = max(range(1, len(layers)), key=lambda k: layers[k][1] / layers[k - 1][1])
+    marks = [(x, y, f"{name}: {width:.3g}") for (x, y), (name, width) in zip(places, layers, strict=True)]
+    return {
+        "corners": " ".join(f"{x},{y}" for x, y in places),
+        "marks": marks,
+        "first": layers[0],
+        "last": layers[-1],
+        "grown": (layers[grown][0], layers[grown][1] / layers[grown - 1][1]),
+    }

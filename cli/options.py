@@ -39,13 +39,17 @@ class Options:
     seed: Annotated[int, Parameter(group=_SEARCH)] = 0
     "Seed of every random choice."
     input: Annotated[Path | None, Parameter(group=_LOCAL)] = None
-    "Samples (.npy), one or several: verify that the label stays the same around each."
+    "Samples (.npy, or data.npz[3] of a dataset): verify that the label stays the same around each."
     eps: Annotated[float | None, Parameter(group=_LOCAL)] = None
     "Radius around the samples; without it the largest radius that can be certified is searched."
     norm: Annotated[Literal["inf", "2", "1"], Parameter(group=_LOCAL)] = "inf"
     "The norm in which the radius is measured."
     label: Annotated[int | None, Parameter(group=_LOCAL)] = None
-    "The label that must stay; without it the model's own answer at the sample."
+    "The label that must stay; without it the dataset's, or the model's own answer at the sample."
+    least: Annotated[float | None, Parameter(group=_LOCAL)] = None
+    "The least value that an input number has; points below it do not count."
+    most: Annotated[float | None, Parameter(group=_LOCAL)] = None
+    "The largest one."
     format: Annotated[Literal["text", "json", "vnnlib", "vnncomp"], Parameter(group=_OUTPUT)] = "text"
     "What stdout gets: lines for people, or the words of a standard."
     json: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
@@ -73,7 +77,7 @@ class Options:
             raise UsageError("C103", f"--memory takes a size such as 2GB or 512MB, not '{self.memory}'")
         if self.eps is not None and not (self.eps >= 0 and math.isfinite(self.eps)):
             raise UsageError("C103", f"--eps takes a radius of at least 0, not {self.eps:g}")
-        for flag in ("eps", "label"):
+        for flag in ("eps", "label", "least", "most"):
             if getattr(self, flag) is not None and self.input is None:
                 raise UsageError(
                     "C104", f"--{flag} needs --input", help="--input x.npy gives the samples to verify around"
@@ -242,6 +246,16 @@ class CompareOptions:
         """Raise UsageError where a value makes no sense."""
         if not (self.factor > 1 and math.isfinite(self.factor)):
             raise UsageError("C103", f"--factor takes a number above 1, not {self.factor:g}")
+
+
+def clip(least: float | None, most: float | None) -> tuple[float, float] | None:
+    """The range of every input number; None where it has none."""
+    if least is None and most is None:
+        return None
+    ends = (-math.inf if least is None else least, math.inf if most is None else most)
+    if not ends[0] < ends[1]:
+        raise UsageError("C103", f"--least has to be below --most, and {ends[0]:g} is not below {ends[1]:g}")
+    return ends
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

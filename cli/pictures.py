@@ -73,7 +73,7 @@ def _panel(one: Profile, name: str, left: float) -> str:
 
 
 def accuracy_curve(found: Sequence[Mapping[str, float]]) -> str:
-    """Accuracy by radius: natural, attacked and certified, the undecided band between the last two in grey."""
+    """Accuracy by radius: natural where it is known, attacked and certified; what is undecided in grey."""
     last = max(one["radius"] for one in found) or 1.0
 
     def place(radius: float, share: float) -> str:
@@ -85,7 +85,8 @@ def accuracy_curve(found: Sequence[Mapping[str, float]]) -> str:
     back = " ".join(place(one["radius"], one["certified"]) for one in reversed(found))
     parts = [f'<polygon points="{line("attacked")} {back}" fill="#d0d7de"/>']
     text = '<text x="{:.0f}" y="{:.0f}" text-anchor="{}">{}</text>'.format
-    for row, (name, colour) in enumerate((("natural", "#1f2328"), ("attacked", "#bc4c00"), ("certified", "#0969da"))):
+    colours = {"natural": "#1f2328", "attacked": "#bc4c00", "certified": "#0969da"}
+    for row, (name, colour) in enumerate((name, colours[name]) for name in colours if name in found[0]):
         parts.append(f'<polyline points="{line(name)}" stroke="{colour}" stroke-width="2" fill="none"/>')
         marks = (place(one["radius"], one[name]).split(",") for one in found)
         parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in marks]

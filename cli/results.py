@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cli import files
 from cli.errors import UsageError
-from verif.batch.store import Outcome, RunRecord, Store
+from verif.batch.store import Entry, Outcome, RunRecord, Store
 from verif.verdict import Verdict
 
 _SQLITE = b"SQLite format 3\0"
@@ -30,6 +30,7 @@ class Row:
     seconds: float
     digest: str = ""  # of the contents of its files, "" where it is not known
     outcome: Outcome | None = None  # what a store knows besides
+    entry: Entry | None = None  # and what was asked
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -113,7 +114,8 @@ def _stored(path: Path) -> Run:
                 pending += 1
                 continue
             verdict, digest = labels[outcome.verdict], json.dumps(dict(entry.hashes), sort_keys=True)
-            rows.append(Row(entry.category, entry.model, entry.property, verdict, outcome.seconds, digest, outcome))
+            names = entry.category, entry.model, entry.property
+            rows.append(Row(*names, verdict, outcome.seconds, digest, outcome, entry))
         records = store.runs()
     return Run(path.stem, tuple(rows), pending, records[-1] if records else None)
 

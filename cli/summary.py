@@ -6,17 +6,19 @@ import csv
 import io
 import json
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from cli import files
-from cli.charts import cactus, examples, progress, scatter
+from cli.again import again
+from cli.charts import accuracies, cactus, progress, scatter, widths
 from cli.errors import UsageError
+from cli.examples import examples
 from cli.options import ReportOptions
-from cli.results import Row, Run, changes, disagreements, families, read
+from cli.pictures import accuracy_curve
+from cli.results import Run, changes, disagreements, families, read
 from verif import __version__
 from verif.verdict import Verdict
 
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _KNOWN = ("reason", "bound", "domains", "strategy", "timeout", "peak_bytes", "proof")
+_SECTIONS = {
+    "times": "times",
+    "both": "times of both",
+    "changes": "what changed",
+    "accuracy": "accuracy",
+    "open": "without an answer",
+    "searches": "longest searches",
+    "widths": "widths of bounds",
+    "examples": "counterexamples",
+    "all": "all instances",
+    "machine": "machine",
+}
 
 
 def report(results: Sequence[Path], options: ReportOptions) -> int:
@@ -92,21 +106,18 @@ def page(runs: Sequence[Run]) -> str:
         "open": [(run.name, row) for run in runs for row in run.rows if not row.solved],
         "contradictions": disagreements(runs[0], runs[1]) if len(runs) == 2 else [],
         "changes": changes(runs[0], runs[1]) if len(runs) == 2 else [],
-        "cactus": cactus(runs),
-        "scatter": scatter(runs[0], runs[1]) if len(runs) == 2 else None,
-        "progress": progress(runs),
+        "times": cactus(runs),
+        "both": scatter(runs[0], runs[1]) if len(runs) == 2 else None,
+        "accuracy": [(title, accuracy_curve(found), found) for title, found in accuracies(runs)],
+        "searches": progress(runs),
+        "widths": widths(runs),
         "examples": examples(runs),
         "again": again,
+        "machine": [run for run in runs if run.record is not None],
         "version": __version__,
     }
+    facts["sections"] = [(name, title) for name, title in _SECTIONS.items() if facts.get(name, True)]
     return _template().render(**facts)
-
-
-def again(row: Row) -> str:
-    """The command that gives an instance without an answer more time."""
-    given = row.outcome.timeout if row.outcome is not None else None
-    longer = f"{10 * (given or max(row.seconds, 1.0)):.0f}"
-    return shlex.join(["verify", row.model, row.spec, "--timeout", longer, "--explain"])
 
 
 def table(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:

@@ -55,6 +55,10 @@ def robustness(
     lower, upper = centers - radius[:, None], centers + radius[:, None]
     if clip is not None:
         lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+        empty = (lower > upper).any(1).nonzero().flatten().tolist()
+        if empty:
+            message = f"sample {empty[0]} is farther than eps from the range {list(clip)}: no input is left"
+            raise PropertyError("P112", message, help="give samples and range in the same units, such as 0 to 1")
     pairs = [(k, j) for k in dict.fromkeys(labels) for j in range(m) if j != k]
     rows = torch.zeros(max(len(pairs), 1), m, dtype=torch.float64)
     for row, (own, other) in zip(rows, pairs, strict=False):

@@ -31,6 +31,8 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save("one.npy", np.array([0.75, 0.25], np.float32))
     np.save("both.npy", np.array([[0.75, 0.25], [0.0, 1.0]], np.float32))
     np.save("wide.npy", np.zeros(5, np.float32))
+    np.savez("data.npz", x=np.load("both.npy"), y=np.array([0, 1]))
+    np.savez("other.npz", x=np.load("both.npy"))
     (tmp_path / "text.npy").write_text("0.5 0.5")
     return tmp_path
 
@@ -53,6 +55,18 @@ def test_a_given_label(two: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out.startswith("VIOLATED  two x one (label 1)")
 
 
+def test_a_sample_of_a_dataset_has_its_label(two: Path, capsys: Capture) -> None:
+    assert run(["two.onnx", "--input", "data.npz[1]", "--eps", "0.4"]) == 0
+    assert capsys.readouterr().out.startswith("HOLDS     two x data[1] (label 1), eps 0.4")
+
+
+def test_a_range_of_the_inputs(two: Path, capsys: Capture) -> None:
+    line = ["two.onnx", "--input", "data.npz[1]", "--eps", "0.6"]
+    assert run(line) == 1 and run([*line, "--least", "-5", "--most", "0.5"]) == 1
+    assert run([*line, "--least", "0.9"]) == 2
+    assert "error[P112]: sample 0 is farther than eps from the range" in capsys.readouterr().err
+
+
 def test_radius(two: Path, capsys: Capture) -> None:
     assert run(["two.onnx", "--input", "both.npy", "--timeout", "20"]) == 0
     rows = [re.split(r" {3,}", line.replace("RADIUS    ", "")) for line in capsys.readouterr().out.splitlines()]
@@ -67,6 +81,14 @@ def test_radius(two: Path, capsys: Capture) -> None:
     [
         ("--input wide.npy --eps 1", "error[P104]: the input has the shape [5], the network takes 2 numbers\n"),
         ("--input text.npy --eps 1", "error[C111]: this is not a numpy array (.npy)\n  --> text.npy\n"),
+        ("--input data.npz[2] --eps 1", "error[C111]: there is no sample 2; the first one is 0\n  --> data.npz\n"),
+        ("--input other.npz[0] --eps 1", "error[C111]: a dataset has arrays x and y (.npz)\n  --> other.npz\n"),
+        (
+            "--input data.npz --eps 1",
+            "error[C111]: this is not a numpy array (.npy)\n  --> data.npz\n  help: --input 'data.npz[0]' is the first",
+        ),
+        ("--input one.npy --least 0", "error[C104]: the search for a radius takes no range\n"),
+        ("--input one.npy --eps 1 --least 1 --most 0", "error[C103]: --least has to be below --most, "),
         ("--input gone.npy --eps 1", "error[C107]: no such file\n  --> gone.npy\n"),
         ("--input one.npy --eps 1 --label 2", "error[P112]: label 2 is not one of the network's 2 outputs\n"),
         ("--input both.npy --eps 1 --json r.json", "error[C104]: --json and --counterexample take one sample, "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -16,8 +17,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from cli.again import again
+from cli.charts import accuracies
+from cli.examples import examples
 from cli.main import run
+from cli.results import Row, Run
+from cli.summary import page
 from verif.batch.store import Entry, Outcome, Store
+from verif.verdict import Verdict
 
 Capture = pytest.CaptureFixture[str]
 FIRST = """family,a.onnx,<p1>.vnnlib,0.0,unsat,1.5
@@ -49,10 +56,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         facts = dict(attrs)
-        self.external += [str(facts[name]) for name in ("src", "href") if facts.get(name)]
+        used = (str(facts[name]) for name in ("src", "href") if facts.get(name))
+        self.external += [address for address in used if not address.startswith(("#", "data:"))]
         if tag == "tr" and facts.get("data-verdict"):
             self.verdicts.append(str(facts["data-verdict"]))
-        if tag not in ("meta", "br", "input"):
+        if tag not in ("meta", "br", "input", "img"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -74,7 +82,7 @@ def test_page_and_files(here: Path, capsys: Capture) -> None:
     assert not page.open and not page.external  # whole, and self-contained
     assert page.verdicts == ["holds", "violated", "timeout", "error"]
     assert "&lt;p1&gt;.vnnlib" in text and "<p1>" not in text
-    assert text.count("<polyline") == 1
+    assert text.count("<polyline") == 1 and "accuracy" not in text and "#both" not in text
     suite = ElementTree.parse(here / "j.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "2", "1")
     assert [len(case) for case in suite] == [0, 1, 1, 1] and suite[2].get("time") == "60.500"
@@ -104,15 +112,23 @@ def test_what_is_no_result(here: Path, text: str, message: str, capsys: Capture)
     assert run(["report", "none.csv"]) == 2
 
 
-def stored(path: Path, names: str = "abcd") -> None:
+WIDTHS = (("z", 1.0), ("x", 1.0), ("fc1", 10.0), ("act", 10.0), ("fc2", 1000.0))
+
+
+def stored(path: Path, names: str = "abcd", size: int | None = None) -> None:
     """A store of four instances of all kinds (one has no outcome yet)."""
-    saved = io.BytesIO()
+    saved, middle = io.BytesIO(), io.BytesIO()
     np.savez(saved, X=np.arange(16.0).reshape(1, 1, 4, 4), Y=np.array([[0.25, 0.5]]))
+    np.savez(middle, X=np.zeros((1, 1, 4, 4)), Y=np.array([[0.75, 0.5]]))
     trace = ((0.1, -1.0, 0.25, 3, 4), (2.0, -0.5, 0.5, 2, 9))
     outcomes = [
         Outcome("holds", bound=0.5, domains=1, seconds=0.5, trace=trace),
-        Outcome("violated", seconds=1.0, counterexample=saved.getvalue(), inputs=("X",)),
-        Outcome("timeout", "the time was used up", -np.inf, 0.5, 7, seconds=30.0, timeout=30.0, trace=trace),
+        Outcome(
+            "violated", seconds=1.0, counterexample=saved.getvalue(), inputs=("X",), middle=middle.getvalue()[:size]
+        ),
+        Outcome(
+            "timeout", "the time was used up", -np.inf, 0.5, 7, seconds=30.0, timeout=30.0, trace=trace, widths=WIDTHS
+        ),
     ]
     entries = [Entry(f"k{name}", "c", "m.onnx", f"<{name}>.vnnlib", {}, {}, {"property": name}) for name in names]
     with Store(path, write=True) as store:
@@ -132,13 +148,62 @@ def test_a_store(here: Path, capsys: Capture) -> None:
     page = Page(text)
     assert not page.open and not page.external and page.verdicts == ["holds", "violated", "timeout"]
     assert "verify m.onnx &#39;&lt;c&gt;.vnnlib&#39; --timeout 300 --explain" in text
-    assert text.count("<rect x=") == 16 and '"#ffffff"' in text  # the counterexample's picture
-    assert "X = [0, 1, 2," in text and "Y = [0.25, 0.5]" in text
+    assert text.count('<img src="data:image/png;base64,') == 3 and "difference, up to 15" in text
+    assert '<td>Y[0]</td><td class="number">0.75</td><td class="number">0.25</td>' in text
+    assert "From 1 at x to 1e+03 at fc2; fc2 widens most, by 100." in text
     assert 'points="10.0,37.5 200.0,25.0"' in text and "processors: 2" in text and "verify batch i.csv" in text
     table = json.loads((here / "t.json").read_text())
     assert [row["domains"] for row in table] == [1, 0, 7] and table[2]["bound"] is None
     assert [row["verdict"] for row in csv.DictReader(io.StringIO((here / "t.csv").read_text()))] == page.verdicts
     assert run(["compare", "r.db", "r.db"]) == 0 and "3 of 3 unchanged" in capsys.readouterr().out
+
+
+def test_a_middle_that_cannot_be_read_is_left_away(here: Path) -> None:
+    stored(here / "r.db", size=40)
+    assert run(["report", "r.db", "--html", "r.html"]) == 0
+    text = (here / "r.html").read_text()
+    assert text.count("<img") == 1 and '<td>Y[0]</td><td class="number"></td><td class="number">0.25</td>' in text
+
+
+PIXELS = [("1,28,28", 3), ("1,3,8,8", 3), ("1,8,8,3", 3), ("784", 3), ("1,5", 0), ("1,3,2,2", 0), ("2,3,8,8", 0)]
+
+
+@pytest.mark.parametrize(("shape", "count"), PIXELS)
+def test_inputs_that_are_pictures(shape: str, count: int) -> None:
+    saved = io.BytesIO()
+    np.savez(saved, X=np.random.default_rng(0).random([int(side) for side in shape.split(",")]), Y=np.ones(1))
+    outcome = Outcome("violated", counterexample=saved.getvalue(), middle=saved.getvalue(), inputs=("X",))
+    row = Row("c", "m", "p", Verdict.VIOLATED, 1.0, outcome=outcome)
+    (found,) = examples([Run("r", (row,))])
+    assert len(found.pictures) == count and bool(found.inputs) == (count == 0)
+    for _, data, width in found.pictures:
+        pixels = base64.b64decode(data.partition(",")[2])
+        assert pixels.startswith(b"\x89PNG") and pixels.endswith(b"IEND\xaeB`\x82") and 64 <= width <= 192
+
+
+def around(index: int, eps: float, verdict: Verdict) -> Row:
+    settings = {"around": {"index": index, "eps": eps, "norm": "2.0", "clip": [0.0, 1.0]}}
+    spec = f"data.npz[{index}] eps {eps:g} norm 2"
+    return Row("c", "m.onnx", spec, verdict, 2.0, entry=Entry("k", "c", "m.onnx", spec, {"": "m.onnx"}, settings))
+
+
+def test_accuracy_by_radius() -> None:
+    verdicts = [(0, 0.1, "HOLDS"), (1, 0.1, "HOLDS"), (0, 0.2, "VIOLATED"), (1, 0.2, "TIMEOUT")]
+    run = Run("r", tuple(around(index, eps, Verdict[word]) for index, eps, word in verdicts))
+    ((title, found),) = accuracies([run])
+    assert title == "m.onnx x data.npz, l2.0"
+    assert [(one["radius"], one["certified"], one["attacked"]) for one in found] == [(0.1, 1.0, 1.0), (0.2, 0.0, 0.5)]
+    text = page([run])
+    assert '<td class="number">50.0 %</td><td class="number">50.0 %</td>' in text and Page(text).open == []
+
+
+def test_commands_that_ask_again() -> None:
+    asked = around(3, 0.2, Verdict.TIMEOUT)
+    command = "verify m.onnx --input 'data.npz[3]' --eps 0.2 --norm 2 --least 0 --most 1 --timeout 20 --explain"
+    assert again(asked) == command
+    two = Entry("k", "c", "a.onnx, b.onnx", "q.vnnlib", {"f": "a.onnx", "g": "b.onnx"})
+    row = Row("c", "a.onnx, b.onnx", "q.vnnlib", Verdict.TIMEOUT, 2.0, entry=two)
+    assert again(row) == "verify q.vnnlib --network f=a.onnx --network g=b.onnx --timeout 20 --explain"
 
 
 def test_ten_thousand_rows_are_quick(here: Path) -> None:
@@ -163,7 +228,8 @@ def test_in_a_browser(width: int, here: Path) -> None:
       choose(), chosen.value = "holds", choose();
       told.push([...body.rows].filter(row => !row.hidden).length);
       document.querySelectorAll("th[data-sort]")[5].click();
-      told.push(body.rows[0].cells[5].textContent, document.documentElement.scrollWidth <= window.innerWidth);
+      told.push(body.rows[0].cells[5].textContent, !document.querySelector(".controls").hidden);
+      told.push(document.documentElement.scrollWidth <= window.innerWidth);
     } catch (error) { told.push(error.message); }
     document.title = JSON.stringify(told);
     </script></body>"""
@@ -178,4 +244,4 @@ def test_in_a_browser(width: int, here: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert '<title>[2,"0.100",true]</title>' in done.stdout, done.stderr[-2000:]
+    assert '<title>[2,"0.100",true,true]</title>' in done.stdout, done.stderr[-2000:]
