@@ -1,5 +1,6 @@
-"""Write the generated pages: docs/ops.md from the op tables, docs/errors.md from the errors that the code raises, and
-the table of bounds in README.md from benchmarks/bounds.json (what `benchmarks/bounds.py --json` wrote).
+"""Write the generated pages: docs/ops.md from the op tables, docs/errors.md from the errors that the code raises,
+docs/certified.md and its picture from examples/certified.json (what `examples/certified.py --json` wrote), and the
+table of bounds in README.md from benchmarks/bounds.json (what `benchmarks/bounds.py --json` wrote).
 
 `python docs/generate.py` writes them, `python docs/generate.py --check` exits 1 where one is out of date.
 """
@@ -11,6 +12,8 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("graphs", "relaxations", "verif", "cli")
@@ -96,7 +99,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {"docs/ops.md": ops, "docs/errors.md": errors, "README.md": readme}
+PAGES = {
+    "docs/ops.md": ops,
+    "docs/errors.md": errors,
+    "docs/certified.md": lambda: _MADE + methods.page(),
+    "docs/certified.svg": methods.picture,
+    "README.md": readme,
+}
 
 
 def main() -> int:

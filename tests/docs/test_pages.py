@@ -38,6 +38,7 @@ def masked(line: str) -> str:
     return _NUMBER.sub("# ", _BOUND.sub("", line.replace("domains", "domain"))).strip()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its exporter to ONNX
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: str(page.relative_to(ROOT)))
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(ROOT / "cases", tmp_path / "cases", ignore=shutil.ignore_patterns("*.py", "__pycache__"))

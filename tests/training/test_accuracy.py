@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,9 @@ def test_bad_input(tmp_path: Path) -> None:
     ):
         with pytest.raises(verif.VerifError, match=message):
             list(verif.evaluate(network, data, radii))
+    for value, judge in ((1.5, Judge(most=1.0)), (-1.5, Judge(least=-1.0)), (math.nan, Judge())):
+        with pytest.raises(verif.VerifError, match=f"a sample holds {value:g}, outside the range"):
+            list(verif.evaluate(module(), [(torch.full_like(x, value), labels)], [0.1], judge))
     path = tmp_path / "r.json"
     list(verif.evaluate(module(), [(x, labels)], [0.0], WEAK, results=path))
     with torch.no_grad():

@@ -71,6 +71,7 @@ def evaluate(
     if not pairs:
         raise PropertyError("P116", "there are no samples")
     x, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    _require_inside(x, judge)
     run = _Evaluation(network_of(model, x), x.flatten(1).double(), labels, judge)
     kept = States.open(run.digest, len(x), None if results is None else Path(results))
     for radius in sorted(set(map(float, radii))):
@@ -81,6 +82,15 @@ def evaluate(
                 on_event(Accuracy.of(radius, states, judge.timeout > 0))
         kept.keep(radius, states, judge.timeout, now=True)
         yield Accuracy.of(radius, states)
+
+
+def _require_inside(x: Tensor, judge: Judge) -> None:
+    """Samples outside the data's range would have nothing, or the wrong points, around them."""
+    low, high = (-math.inf if judge.least is None else judge.least, math.inf if judge.most is None else judge.most)
+    outside = ~((x >= low) & (x <= high))
+    if bool(outside.any()):
+        value = float(x[outside][0])
+        raise PropertyError("P116", f"a sample holds {value:g}, outside the range from {low:g} to {high:g}")
 
 
 def network_of(model: Model, x: Tensor) -> Network:

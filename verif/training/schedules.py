@@ -19,8 +19,8 @@ class Ramp:
     last: int
     smooth: bool = True
 
-    def __call__(self, step: int) -> float:
-        """The value at a step."""
+    def __call__(self, step: float) -> float:
+        """The value at a step, or at a share of the training."""
         share = min(max((step - self.first) / max(self.last - self.first, 1), 0.0), 1.0)
         if self.smooth:
             share = share * share * (3 - 2 * share)
