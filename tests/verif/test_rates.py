@@ -1,14 +1,15 @@
-"""benchmarks/rates.py and benchmarks/ablation.py: their instances are there, what they count is what the search did."""
+"""Scripts about the search, benchmarks/{rates,ablation,forced}.py: their instances are there, counts are right."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
 import verif
-from benchmarks import ablation, rates
+from benchmarks import ablation, forced, rates
 from graphs import Graph
 from relaxations.kernels.library import available
 from relaxations.sets import Box
@@ -44,10 +45,11 @@ def test_each_instance_of_the_ablation_has_an_answer(instance: tuple[str, str, s
     assert f"onnx/{network}.onnx,vnnlib/{name}.vnnlib," in (SHARED / family / "expected.csv").read_text()
 
 
-@pytest.mark.parametrize("lever", QUICK)
-def test_without_a_lever_verdicts_stay_right(lever: str) -> None:
+def test_without_levers_verdicts_stay_right() -> None:
     folder = ROOT / "cases" / "collision"
-    with ablation.LEVERS[lever]():
+    with ExitStack() as levers:
+        for name in QUICK:
+            levers.enter_context(ablation.LEVERS[name]())
         held = verif.verify(folder / "model.onnx", folder / "head_on_is_never_clear.vnnlib")
     assert held.verdict.name == "HOLDS"
 
@@ -67,3 +69,25 @@ def test_the_table_counts_what_is_open_with_the_limit() -> None:
     row = ablation.Row("clipping", "acasxu", "net", "prop", "HOLDS", False, 2.0, 7)
     late = ablation.Row("clipping", "acasxu", "net", "prop_2", "TIMEOUT", False, 21.0, 3)
     assert ablation.table([row, late], 20.0).splitlines()[-1] == "| clipping | 1/2 | 0 | 22.0 | 10 | acasxu prop_2 |"
+
+
+@shared
+def test_of_each_family_instances_with_counterexamples_come_first() -> None:
+    taken = list(forced.chosen(SHARED, 3))
+    assert len({i.family for i in taken}) > 15
+    assert [i.expected for i in taken if i.family == "acasxu"] == ["sat", "sat", "unsat"]
+
+
+@shared
+@pytest.mark.parametrize("strategy", ["boxes", "signs"])
+def test_a_search_by_force_says_nothing_wrong(strategy: str) -> None:
+    instance = next(i for i in forced.chosen(SHARED, 1) if i.family == "test")
+    row = forced.solve(instance, strategy, 60.0)
+    assert row.expected == "sat" and not row.wrong
+
+
+def test_what_contradicts_an_answer_is_wrong() -> None:
+    for verdict, wrong in (("HOLDS", True), ("VIOLATED", False), ("TIMEOUT", False)):
+        row = forced.Row("signs", "test", "net", "prop", "sat", verdict, 1, 0.1, "signs")
+        assert row.wrong is wrong
+        assert forced.table([row]).endswith(f" {int(wrong)} | 1 |")
