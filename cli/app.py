@@ -74,16 +74,16 @@ def run(first: Path, property: Path | None = None, /, *, options: Options = _NO_
     Parameters
     ----------
     first
-        A model (.onnx), a query (.vnnlib) or a list of instances (.csv).
+        A model (.onnx), a query (.vnnlib) or a list of instances (.csv; as `verify batch`, which has more flags).
     property
         The property (.vnnlib) that the model should have; the file describes the unsafe set.
     """
     options.check()
     suffix = Path(first.name.removesuffix(".gz")).suffix.lower()
     if suffix == ".csv":
-        from cli.batch import batch
+        from cli.batch import run_list
 
-        return batch(first, property, options)
+        return run_list(first, property, options)
     if suffix == ".vnnlib":
         from cli.decide import decide_query
 
@@ -269,9 +269,8 @@ def batch(what: Path, /, *, options: BatchOptions = _NO_BATCH) -> int:
         A list of instances (.csv: model, property, seconds), a job (.toml) that makes them from a dataset, or a folder
         of models and properties, each with each.
     """
-    from cli.jobs import run_batch
+    from cli.batch import run_batch
 
-    options.check()
     return run_batch(what, options)
 
 

@@ -173,7 +173,7 @@ def check_outputs(options: Options, *inputs: Path) -> None:
     """Inputs are there, outputs can be written, and no flag of another command is given: before torch is imported."""
     for path in inputs:
         files.require(path)
-    refuse(options, "results", "it belongs to a batch: verify instances.csv --results results.csv")
+    refuse(options, "results", "it belongs to a batch: verify batch instances.csv --results results.db")
     refuse(options, "graph", "it belongs to a model alone: verify model.onnx --graph model.svg")
     files.require_writable(options.json, options.counterexample, options.proof)
 

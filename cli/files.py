@@ -35,8 +35,7 @@ def require_writable(*paths: Path | None) -> None:
                 probe.touch()
                 probe.unlink()
             except OSError as error:
-                reason = (error.strerror or "refused").lower()
-                raise UsageError("C108", f"cannot write here: {reason}", where=str(path)) from None
+                raise _refused(path, error) from None
 
 
 def write(path: Path, data: str | bytes) -> None:
@@ -46,8 +45,16 @@ def write(path: Path, data: str | bytes) -> None:
         path.write_bytes(raw)  # a pipe or a device is written straight
         return
     temporary = _beside(path)
-    temporary.write_bytes(raw)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(raw)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _refused(path, error) from None
+
+
+def _refused(path: Path, error: OSError) -> UsageError:
+    return UsageError("C108", f"cannot write here: {(error.strerror or 'refused').lower()}", where=str(path))
 
 
 def _beside(path: Path) -> Path:

@@ -59,7 +59,7 @@ class Options:
     proof: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
     "Write a proof of the verdict in real arithmetic to this file; verify check reads it."
     results: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
-    "Rows of a batch, appended as they come; an interrupted batch continues where it stopped."
+    "The store (.db) of a batch, as for verify batch."
     graph: Annotated[Path | None, Parameter(group=_OUTPUT)] = None
     "Draw the model's graph (.svg)."
     explain: Annotated[bool, Parameter(group=_OUTPUT, negative=())] = False
@@ -189,6 +189,8 @@ class BatchOptions:
 
     results: Path = Path("results.db")
     "The store of results; what is in it for the same contents is not decided again."
+    csv: Path | None = None
+    "Write the verdicts at the end: the six columns of VNN-COMP's results.csv."
     jobs: int = 1
     "Instances that are decided at once, each in a process of its own; the processors are shared among them."
     timeout: float | None = None
@@ -201,6 +203,8 @@ class BatchOptions:
     "Seed of every random choice."
     devices: str = ""
     "Numbers of graphics processors, with commas: each process sees one of them, and computes there."
+    cluster: str = ""
+    "The address of a Dask scheduler (tcp://host:8786), whose workers decide in place of processes here."
     retry: Annotated[bool, Parameter(negative=())] = False
     "Decide again what ended in an error."
     resume: Annotated[bool, Parameter(negative=())] = False
@@ -213,6 +217,15 @@ class BatchOptions:
         Options(timeout=self.timeout, memory=self.memory).check()
         if self.jobs < 1:
             raise UsageError("C103", f"--jobs takes a number of at least 1, not {self.jobs}")
+        if self.cluster and (self.devices or self.jobs > 1):
+            flag = "devices" if self.devices else "jobs"
+            raise UsageError("C104", f"--{flag} is about this machine", help="the workers of a cluster have their own")
+        if self.results.suffix == ".csv":
+            raise UsageError(
+                "C103",
+                f"--results takes a store (.db), not '{self.results}'",
+                help=f"verify batch INSTANCES.csv --csv {self.results} writes the verdicts at the end",
+            )
 
 
 @Parameter(name="*")

@@ -83,8 +83,6 @@ def read(path: Path) -> Run:
         if head.read(len(_SQLITE)) == _SQLITE:
             return _stored(path)
     rows: list[Row] = []
-    beside = path.with_name(f"{path.name}.sha256")
-    digests = beside.read_text().splitlines() if beside.is_file() else []
     with path.open(newline="", encoding="utf-8", errors="replace") as source:
         reader = csv.reader(source)
         for row in reader:
@@ -100,8 +98,7 @@ def read(path: Path) -> Run:
                     where=f"{path}:{reader.line_num}",
                     notes=[f"results are {', '.join(WORDS)}"],
                 ) from None
-            digest = "".join(digests[len(rows) : len(rows) + 1])
-            rows.append(Row(category, model, spec, WORDS[word], sum(times), digest))
+            rows.append(Row(category, model, spec, WORDS[word], sum(times)))
     return Run(path.stem, tuple(rows))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,8 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
     files.require(options.box)
     names, lower, upper = read_box(options.box)
     signs = {
-        1: _positions(options.increasing, names, options.box),
-        -1: _positions(options.decreasing, names, options.box),
+        1: positions(options.increasing.split(","), names, options.box),
+        -1: positions(options.decreasing.split(","), names, options.box),
     }
     both = set(signs[1]) & set(signs[-1])
     if both:
@@ -151,7 +152,7 @@ def _feature(result: Monotone, names: list[str], title: str) -> str:
 def read_box(path: Path) -> tuple[list[str], list[float], list[float]]:
     """Names and ends of a box, a line name,lower,upper for each input number (a head line is skipped)."""
     rows: list[tuple[str, float, float]] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         for number, row in enumerate(csv.reader(file), 1):
             cells = [cell.strip() for cell in row]
             if not any(cells) or (number == 1 and cells[1:] == ["lower", "upper"]):
@@ -173,12 +174,12 @@ def read_box(path: Path) -> tuple[list[str], list[float], list[float]]:
     return list(names), list(lower), list(upper)
 
 
-def _positions(given: str, names: list[str], path: Path) -> list[int]:
+def positions(given: Iterable[str], names: list[str], path: Path) -> list[int]:
     """Positions of features from their names, or C116."""
     from difflib import get_close_matches
 
     found = []
-    for name in filter(None, (part.strip() for part in given.split(","))):
+    for name in filter(None, map(str.strip, given)):
         if name not in names:
             near = get_close_matches(name, names, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"the box has {', '.join(names)}"

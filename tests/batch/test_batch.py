@@ -158,6 +158,45 @@ def test_a_job_makes_instances_of_a_dataset(tmp_path: Path, capsys: Capture) -> 
     assert kept["Y"].tolist() == kept["X"].tolist() == [[np.float32(0.9), np.float32(0.1)]]
 
 
+SLOPES = """
+[[monotone]]
+model = "model.onnx"
+box = "box.csv"
+increasing = ["a", "b"]
+decreasing = ["b"]
+[[lipschitz]]
+model = "model.onnx"
+data = "data.npz"
+eps = [0.25]
+most = 2.5
+[[lipschitz]]
+model = "model.onnx"
+data = "data.npz"
+eps = [0.25]
+norm = "2"
+most = 1.2
+"""
+
+
+def test_a_job_asks_about_derivatives(tmp_path: Path, capsys: Capture) -> None:
+    """y = relu(a + b) rises in both, by 2 at most where both move, and by 2**0.5 in the Euclidean norm."""
+    model(tmp_path / "model.onnx")
+    (tmp_path / "box.csv").write_text("a,0,1\nb,0,1\n")
+    np.savez(tmp_path / "data.npz", x=np.array([[0.5, 0.5], [-2, 0]], np.float32), y=np.array([0, 0]))
+    (tmp_path / "job.toml").write_text(SLOPES)
+    assert run(["batch", str(tmp_path / "job.toml"), "--results", str(tmp_path / "r.db")]) == 1
+    out, expected = capsys.readouterr().out, ["holds", "holds", "violated", "holds", "holds", "violated", "holds"]
+    assert verdicts(tmp_path / "r.db") == expected and out.endswith("5 holds, 2 violated\n")
+    assert "model x box output 0 decreasing in b" in out.replace(tmp_path.name, "model")
+    with Store(tmp_path / "r.db") as store:
+        pairs = [row.outcome.counterexample for row in store.rows() if row.outcome and row.outcome.counterexample]
+    for pair in pairs:
+        with np.load(io.BytesIO(pair)) as arrays:
+            rise, step = (arrays[f"{part}"] - arrays[f"{other}"] for part, other in (("f(x)", "f(y)"), ("x", "y")))
+            assert abs(rise).max() > 1.2 * np.linalg.norm(step) or (rise * step.sum() > 0).all()
+    assert len(pairs) == 2 and run(["report", str(tmp_path / "r.db"), "--html", str(tmp_path / "r.html")]) == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -165,6 +204,9 @@ def test_a_job_makes_instances_of_a_dataset(tmp_path: Path, capsys: Capture) -> 
         "[[robustness]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [0.1]\nnorm = ['3']",
         "[[robustness]]\nmodel = 'model.onnx'\neps = [0.1]",
         "[[robustness]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [0.1]\nradius = 1",
+        "[[monotone]]\nmodel = 'model.onnx'\nbox = 'box.csv'",
+        "[[lipschitz]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [0.1]\nmost = -1",
+        "[[lipschitz]]\nmodel = 'model.onnx'\ndata = 'data.npz'\neps = [0.1]\nmost = 1\nnorm = '3'",
         "timeout = 20",
         "timeout =",
     ],
@@ -172,6 +214,7 @@ def test_a_job_makes_instances_of_a_dataset(tmp_path: Path, capsys: Capture) -> 
 def test_jobs_that_say_nothing(text: str, tmp_path: Path, capsys: Capture) -> None:
     model(tmp_path / "model.onnx")
     np.savez(tmp_path / "data.npz", x=np.zeros((1, 2)), y=np.zeros(1))
+    (tmp_path / "box.csv").write_text("a,0,1\nb,0,1\n")
     (tmp_path / "job.toml").write_text(text)
     assert run(["batch", str(tmp_path / "job.toml"), "--results", str(tmp_path / "r.db")]) == 2
     assert "error[C118]" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_decides(slot: Slot, tmp_path: Path) -> None:
     second, again = slot.answer(question(tmp_path), [point])
     assert (second.verdict, second.start_seconds, again) == ("violated", 0.0, point)
     assert second.strategy == "none: a sibling's point"
+
+
+def test_a_changed_model_is_loaded_again(slot: Slot, tmp_path: Path) -> None:
+    """A worker of a cluster outlives the runs that it decides for."""
+    asked = replace(question(tmp_path), timeout=60.0)
+    asked.property.write_text(property_text("(assert (>= Y_0 2.5))"))
+    assert slot.answer(asked)[0].verdict == "holds"
+    model(tmp_path / "model.onnx", bias=1.0)
+    assert slot.answer(asked)[0].verdict == "violated"
 
 
 def test_a_hint_is_replayed_not_believed(slot: Slot, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cli.compare import changes
 from cli.main import run
+from cli.results import Row, Run
+from verif.verdict import Verdict
 
 Capture = pytest.CaptureFixture[str]
 
@@ -68,12 +71,13 @@ def test_order_new_and_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         "  f a.onnx lost.vnnlib: holds, then not there",
         "1 of 5 unchanged, 4 failed",
     ]
-    # Where the files are known to differ, the two verdicts do not contradict each other.
-    for name, digests in (("old", "a\nb\nc\n"), ("new", "b\nd\ne\nf\n")):
-        (tmp_path / f"{name}.csv.sha256").write_text(digests)
-    assert run(["compare", "old.csv", "new.csv"]) == 1
-    shown = capsys.readouterr().out
-    assert "contradiction" not in shown and "wrong.vnnlib: holds, then violated" in shown
+
+
+def test_other_files_do_not_contradict() -> None:
+    """Where the files are known to differ, two verdicts are of two things."""
+    before, after = (Row("f", "m", "p", verdict, 1.0, verdict.label) for verdict in (Verdict.HOLDS, Verdict.VIOLATED))
+    (change,) = changes(Run("old", (before,)), Run("new", (after,)), 2.0)
+    assert change.kind == "regression"
 
 
 def test_wrong_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -93,7 +97,7 @@ def test_the_workflow_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = (root / "docs/how-to/ci.md").read_text()
     workflow = text.split("```yaml\n")[1].split("```")[0]
     commands = [shlex.split(line) for line in re.findall(r"verify (.*?)(?: \|\| true)?$", workflow, re.MULTILINE)]
-    assert [command[0] for command in commands] == ["properties/instances.csv", "compare", "report"]
+    assert [command[0] for command in commands] == ["batch", "compare", "report"]
     monkeypatch.chdir(tmp_path)
     shutil.copytree(root / "cases" / "digits", tmp_path / "properties")
     rows = [("image0_eps0.04.vnnlib", "unsat"), ("image4_eps0.2.vnnlib", "sat")]

@@ -151,15 +151,21 @@ CASES = {
     "results of one": (
         "model.onnx property.vnnlib --results r.csv",
         "error[C104]: --results has no meaning here\n"
-        "  help: it belongs to a batch: verify instances.csv --results results.csv",
+        "  help: it belongs to a batch: verify batch instances.csv --results results.db",
     ),
     "instances": (
         "instances.csv",
         "error[C109]: a row has three columns (onnx, vnnlib, timeout), not 1\n  --> instances.csv:1",
     ),
+    "results of a list": (
+        "instances.csv --results r.csv",
+        "error[C103]: --results takes a store (.db), not 'r.csv'\n"
+        "  help: verify batch INSTANCES.csv --csv r.csv writes the verdicts at the end",
+    ),
     "batch flag": (
         "instances.csv --json out.json",
-        "error[C104]: --json has no meaning for a batch",
+        "error[C104]: --json has no meaning here\n"
+        "  help: verify report writes what a batch found: --json, --csv, --html",
     ),
     "capability": (
         "supports --onnx-operator",

@@ -108,82 +108,20 @@ def test_progress(small: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err == expected + "\n"
 
 
-def test_batch(small: Path, capsys: Capture) -> None:
-    (small / "instances.csv").write_text(
-        "model.onnx,holds.vnnlib,60\nmodel.onnx,gone.vnnlib,60\nmodel.onnx,violated.vnnlib,60\n"
-    )
-    assert run(["instances.csv", "--results", "results.csv"]) == 2
-    out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["HOLDS", "ERROR", "VIOLATED", "1"]
-    assert out.endswith("1 holds, 1 violated, 1 error\n")
-    assert "gone.vnnlib" in err
-    rows = [line.split(",") for line in (small / "results.csv").read_text().splitlines()]
-    assert [row[1:3] + row[4:5] for row in rows] == [
-        ["model.onnx", "holds.vnnlib", "unsat"],
-        ["model.onnx", "gone.vnnlib", "error"],
-        ["model.onnx", "violated.vnnlib", "sat"],
-    ]
-    assert all(len(row) == 6 and row[0] == small.name and float(row[5]) >= 0 for row in rows)
-
-
-def test_a_batch_goes_on_where_it_stopped(small: Path, capsys: Capture) -> None:
+def test_a_list(small: Path, capsys: Capture) -> None:
+    """The ordinary command takes a list to the same store as `verify batch`."""
     (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\nmodel.onnx,violated.vnnlib,60\n")
-    assert run(["instances.csv", "--results", "results.csv"]) == 1
-    done = (small / "results.csv").read_text().splitlines(keepends=True)[0]
-    (small / "results.csv").write_text(done + "c,model.onnx,viol")
-    capsys.readouterr()
-    assert run(["instances.csv", "--results", "results.csv"]) == 1
+    assert run(["instances.csv", "--results", "r.db", "--timeout", "30"]) == 1
     out, err = capsys.readouterr()
-    assert err == "continuing after 1 of 2 instances\n"
-    assert out.splitlines()[-1] == "1 holds, 1 violated"
-    rows = (small / "results.csv").read_text().splitlines(keepends=True)
-    assert rows[0] == done and len(rows) == 2
-    assert run(["instances.csv", "--results", "results.csv"]) == 1
-    assert capsys.readouterr().err == "continuing after 2 of 2 instances\n"
-
-
-@pytest.mark.parametrize("changed", ["model.onnx", "asked.vnnlib", "results.csv.sha256"])
-def test_a_batch_does_not_keep_verdicts_of_changed_files(changed: str, small: Path, capsys: Capture) -> None:
-    (small / "asked.vnnlib").write_text((small / "holds.vnnlib").read_text())
-    (small / "instances.csv").write_text("model.onnx,asked.vnnlib,60\n")
-    assert run(["instances.csv", "--results", "results.csv"]) == 0
-    capsys.readouterr()
-    if changed == "model.onnx":
-        model(small / changed, bias=1.0)  # y reaches 3: no longer below 2.5
-    elif changed == "asked.vnnlib":
-        (small / changed).write_text((small / "violated.vnnlib").read_text())
-    else:
-        (small / changed).unlink()
-    assert run(["instances.csv", "--results", "results.csv"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error[C110]: the results are not those of instances.csv\n  --> results.csv:1\n  note: ")
-
-
-def test_results_of_another_batch(small: Path, capsys: Capture) -> None:
-    (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\n")
-    (small / "results.csv").write_text("c,other.onnx,holds.vnnlib,0.0,unsat,1.5\n")
-    assert run(["instances.csv", "--results", "results.csv"]) == 2
-    assert capsys.readouterr().err == (
-        "error[C110]: the results are not those of instances.csv\n  --> results.csv:1\n"
-        "  help: give another --results file, or remove this one to start again\n"
-    )
-    assert (small / "results.csv").read_text() == "c,other.onnx,holds.vnnlib,0.0,unsat,1.5\n"
-
-
-def test_a_batch_survives_a_crash(small: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    from verif.verify import Run
-
-    def fail(self: Run) -> None:
-        raise MemoryError("out of memory")
-
-    (small / "instances.csv").write_text("model.onnx,holds.vnnlib,60\n")
-    monkeypatch.setattr(Run, "result", fail)
-    assert run(["instances.csv", "--results", "results.csv"]) == 2
-    out, err = capsys.readouterr()
-    assert out.endswith("1 error\n")
-    assert "error[V900]: internal error, no verdict: MemoryError: out of memory" in err
-    assert (small / "results.csv").read_text().split(",")[4] == "error"
+    assert (sorted(line.split()[0] for line in out.splitlines()), err) == (["1", "HOLDS", "VIOLATED"], "")
+    assert run(["batch", "instances.csv", "--results", "r.db", "--timeout", "30", "--csv", "r.csv"]) == 1
+    assert capsys.readouterr() == ("1 holds, 1 violated\n", "2 of 2 instances are decided already\n")
+    rows = [line.split(",") for line in (small / "r.csv").read_text().splitlines()]
+    assert [row[:5] for row in rows] == [
+        [small.name, "model.onnx", "holds.vnnlib", "0.0", "unsat"],
+        [small.name, "model.onnx", "violated.vnnlib", "0.0", "sat"],
+    ]
+    assert all(float(row[5]) >= 0 for row in rows)
 
 
 SECOND = """(vnnlib-version <2.0>)

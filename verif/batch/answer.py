@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from graphs.errors import VerifError
-from verif.batch.questions import Question
+from verif.batch.questions import Around, Question, Rising, Steepness, digest
 from verif.batch.store import Outcome
 from verif.properties import robustness
 from verif.query import Network, Query, compile_query
@@ -53,10 +53,10 @@ class Trace:
 
 @dataclass
 class Answerer:
-    """Decides instances in this process, and keeps the last models loaded."""
+    """Decides instances in this process, and keeps the last models loaded, by path and content."""
 
-    _models: dict[Path, Network] = field(default_factory=dict)
-    _datasets: dict[Path, tuple[Array, Array]] = field(default_factory=dict)
+    _models: dict[tuple[Path, str], Network] = field(default_factory=dict)
+    _datasets: dict[tuple[Path, str], tuple[Array, Array]] = field(default_factory=dict)
 
     def answer(self, question: Question, hints: Sequence[Point] = ()) -> tuple[Outcome, Point | None]:
         """The outcome, and the point that violates the property; an exception is an outcome like any other.
@@ -65,6 +65,8 @@ class Answerer:
         """
         started = time.monotonic()
         try:
+            if isinstance(question.about, Rising | Steepness):
+                return self._slope(question, question.about, started), None
             return self._answer(question, hints, started)
         except VerifError as error:
             reason = str(error)
@@ -113,13 +115,25 @@ class Answerer:
         kept = {"counterexample": _npz(found), "inputs": tuple(found.inputs), "middle": middle}
         return Outcome(**{**outcome.__dict__, **kept}), tuple(found.point.double().tolist())
 
+    def _slope(self, question: Question, about: Rising | Steepness, started: float) -> Outcome:
+        """A question about derivatives."""
+        from verif.batch import slopes
+
+        network = self._network(question.models[0][1])
+        given = slopes.Given(network, question.timeout - (time.monotonic() - started), question.settings.seed)
+        if isinstance(about, Rising):
+            found = slopes.rising(given, about)
+        else:
+            found = slopes.steepness(given, about, self._data(question.property)[0][about.index])
+        return replace(found, seconds=time.monotonic() - started, timeout=question.timeout)
+
     def _compile(self, question: Question) -> Query:
         if len(question.models) > 1 or question.models[0][0]:
             return compile_query(question.property, dict(question.models))
         network = self._network(question.models[0][1])
-        if question.around is None:
+        around = question.about
+        if not isinstance(around, Around):
             return compile_query(question.property, network)
-        around = question.around
         x, y = self._data(question.property)
         asked = robustness(
             network, x[around.index], around.eps, norm=around.norm, label=int(y[around.index]), clip=around.clip
@@ -128,10 +142,10 @@ class Answerer:
 
     def _middle(self, question: Question, query: Query, found: Counterexample) -> bytes | None:
         """What the counterexample changed: the sample, or the middle of its region, with the outputs there."""
-        point, around = found.point.double().cpu(), question.around
+        point, around = found.point.double().cpu(), question.about
         if len(point) > PICTURED:
             return None
-        if around is not None:
+        if isinstance(around, Around):
             middle = torch.from_numpy(self._data(question.property)[0][around.index].astype(np.float64)).flatten()
         else:
             lower, upper = (bound.double() for bound in query.outer())
@@ -144,20 +158,22 @@ class Answerer:
 
     def _network(self, path: Path) -> Network:
         """A model, loaded once for its instances."""
-        if path not in self._models:
+        key = path, digest(path)
+        if key not in self._models:
             from graphs.onnx import load
 
             while len(self._models) >= KEPT_MODELS:
                 del self._models[next(iter(self._models))]
-            self._models[path] = Network("", load(path), path)
-        return self._models[path]
+            self._models[key] = Network("", load(path), path)
+        return self._models[key]
 
     def _data(self, path: Path) -> tuple[Array, Array]:
         """Samples and labels of the last dataset."""
-        if path not in self._datasets:
+        key = path, digest(path)
+        if key not in self._datasets:
             with np.load(path, allow_pickle=False) as file:
-                self._datasets = {path: (file["x"], file["y"])}
-        return self._datasets[path]
+                self._datasets = {key: (file["x"], file["y"])}
+        return self._datasets[key]
 
 
 def _sibling(query: Query, hints: Sequence[Point]) -> Counterexample | None:

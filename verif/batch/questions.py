@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -32,16 +32,45 @@ class Around:
     norm: float
     clip: tuple[float, float] | None = None
 
-    def plain(self) -> dict[str, object]:
-        """As JSON can hold it."""
-        return {**asdict(self), "norm": str(self.norm)}
+    def __str__(self) -> str:
+        return f"[{self.index}] eps {self.eps:g} norm {self.norm:g}"
+
+
+@dataclass(frozen=True)
+class Steepness:
+    """|f(x) - f(y)| <= `most` |x - y| within `eps` of sample `index` of a dataset, in norms of outputs and inputs."""
+
+    index: int
+    eps: float
+    norm: float
+    output_norm: float
+    most: float
+
+    def __str__(self) -> str:
+        norms = f"norms {self.norm:g} {self.output_norm:g}"
+        return f"[{self.index}] eps {self.eps:g} {norms} at most {self.most:g}"
+
+
+@dataclass(frozen=True)
+class Rising:
+    """`output` never falls in input number `feature` (`sign` -1: never rises) anywhere between `lower` and `upper`."""
+
+    name: str
+    feature: int
+    sign: int
+    output: int
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f" output {self.output} {'increasing' if self.sign > 0 else 'decreasing'} in {self.name}"
 
 
 @dataclass(frozen=True)
 class Question:
     """One instance: a property file and the models by name ("" where there is only one), within `timeout` seconds.
 
-    With `around` the property is local robustness, and its file a dataset of samples x and labels y (.npz).
+    With `about` the property is this; its file is a dataset of samples x and labels y (.npz), or a box (.csv).
     """
 
     category: str
@@ -50,7 +79,7 @@ class Question:
     property: Path
     timeout: float
     settings: Settings
-    around: Around | None = None
+    about: Around | Steepness | Rising | None = None
 
     def hashes(self) -> dict[str, object]:
         """SHA-256 of its files as they are now."""
@@ -59,18 +88,27 @@ class Question:
     def key(self) -> str:
         """SHA-256 of all that the answer depends on: contents, settings and the time allowed."""
         asked: dict[str, object] = {"hashes": self.hashes(), "settings": asdict(self.settings), "timeout": self.timeout}
-        if self.around is not None:
-            asked["around"] = self.around.plain()
+        asked |= self._about()
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def absolute(self) -> Question:
+        """The same with absolute paths, for a process elsewhere."""
+        models = tuple((name, file.absolute()) for name, file in self.models)
+        return replace(self, models=models, property=self.property.absolute())
 
     def entry(self) -> Entry:
         """How the store names it."""
         models = {name: str(file) for name, file in self.models}
-        around = self.around
-        asked = "" if around is None else f"[{around.index}] eps {around.eps:g} norm {around.norm:g}"
-        names = ", ".join(dict.fromkeys(models.values())), f"{self.property}{asked}"
-        settings = asdict(self.settings) | ({} if around is None else {"around": around.plain()})
+        names = ", ".join(dict.fromkeys(models.values())), f"{self.property}{self.about or ''}"
+        settings = asdict(self.settings) | self._about()
         return Entry(self.key(), self.category, *names, models, settings, self.hashes())
+
+    def _about(self) -> dict[str, object]:
+        """As JSON can hold it, whose numbers are finite."""
+        if self.about is None:
+            return {}
+        plain = {name: str(value) if "norm" in name else value for name, value in asdict(self.about).items()}
+        return {type(self.about).__name__.lower(): plain}
 
     def weight(self) -> tuple[int, str, int]:
         """Sorts cheap instances first and keeps those of one model together."""

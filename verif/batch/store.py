@@ -11,7 +11,8 @@
 | | `search_seconds`, `seconds` | of the search alone; of the whole instance, reading of files included |
 | | `peak_bytes` | largest resident memory of the process that decided it |
 | | `timeout` | seconds it was given |
-| | `settings` | JSON: strategy, device, seed, memory; for a sample of a dataset `around`: index, eps, norm, clip |
+| | `settings` | JSON: strategy, device, seed, memory; for a sample of a dataset `around`: index, eps, norm, clip;
+| | | of a job's other questions `steepness`, `rising` |
 | | `hashes` | JSON: `models` (name to SHA-256) and `property` |
 | | `counterexample` | .npz of all inputs and outputs by name, as `verify replay` reads it |
 | | `inputs` | JSON: which names in it are inputs |
@@ -41,6 +42,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from graphs.errors import VerifError
 
@@ -132,11 +134,7 @@ class Store:
         if not write and not self.path.is_file():
             raise StoreError("B101", "no such store", where=str(path), help="verify batch INSTANCES.csv writes one")
         with self._told():
-            self._base = sqlite3.connect(
-                str(path) if write else f"file:{self.path.resolve()}?mode=ro", uri=not write, isolation_level=None
-            )
-            self._base.row_factory = sqlite3.Row
-            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            self._base, version = self._open("rwc" if write else "ro")
             if write and version == 0:
                 self._create()
             elif write and version in _UPGRADE:
@@ -150,8 +148,30 @@ class Store:
                     help="give another --results file",
                 )
             if write:
+                # The death of a process loses nothing that was written; a power failure at most the last results.
+                self._base.execute("PRAGMA synchronous = NORMAL")
                 self._base.execute("BEGIN IMMEDIATE")  # a store that cannot be written is told at once
                 self._base.execute("ROLLBACK")
+
+    def _open(self, mode: str) -> tuple[sqlite3.Connection, int]:
+        """A connection and the schema's version."""
+        place = f"file:{quote(str(self.path.resolve()))}"
+        base = sqlite3.connect(f"{place}?mode={mode}", uri=True, isolation_level=None)
+        try:
+            (version,) = base.execute("PRAGMA user_version").fetchone()
+        except sqlite3.OperationalError as error:
+            base.close()
+            if (
+                mode != "ro"
+                or _name(error) != "SQLITE_CANTOPEN"
+                or self.path.with_name(f"{self.path.name}-wal").exists()
+            ):
+                raise
+            # Reading makes files beside the store, which a read-only folder refuses; without a log there is no need.
+            base = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True, isolation_level=None)
+            (version,) = base.execute("PRAGMA user_version").fetchone()
+        base.row_factory = sqlite3.Row
+        return base, version
 
     def _create(self) -> None:
         if self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -171,8 +191,8 @@ class Store:
         """
         environment, versions = (json.dumps(dict(part)) for part in facts)
         with self._change():
-            for held in self._base.execute("SELECT run, pid FROM runs WHERE ended IS NULL").fetchall():
-                if not _alive(held["pid"]):
+            for held in self._base.execute("SELECT run, pid, started FROM runs WHERE ended IS NULL").fetchall():
+                if not _alive(held["pid"], held["started"]):
                     self._base.execute(
                         "UPDATE instances SET state = 'open' WHERE state = 'running' AND run = ?", held[:1]
                     )
@@ -250,13 +270,16 @@ class Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if "full" in str(error):
-                raise StoreError(
-                    "B104",
+            name, where = _name(error), str(self.path)
+            if name == "SQLITE_FULL":
+                message, todo = (
                     "the disk is full; results up to here are kept",
-                    where=str(self.path),
-                    help="make room, then run the same command again",
-                ) from None
+                    "make room, then run the same command again",
+                )
+                raise StoreError("B104", message, where=where, help=todo) from None
+            if name == "SQLITE_CANTOPEN" or name.startswith("SQLITE_READONLY"):
+                message, todo = "the store or its folder is read-only", "give another --results file"
+                raise StoreError("B106", message, where=where, help=todo) from None
             raise StoreError("B105", f"the store cannot be read or written: {error}", where=str(self.path)) from None
 
 
@@ -274,11 +297,23 @@ def _tuples(read: list[Any]) -> tuple[Any, ...]:
     return tuple(tuple(part) if isinstance(part, list) else part for part in read)
 
 
-def _alive(pid: int) -> bool:
+def _name(error: sqlite3.DatabaseError) -> str:
+    return str(getattr(error, "sqlite_errorname", ""))  # only errors of SQLite itself have one
+
+
+def _alive(pid: int, started: float) -> bool:
+    """Whether the process of a run that began at this time still runs, and is not another one of the same number."""
+    if pid == os.getpid():  # in a container the next process often has the number of the one before
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line[:5] == "btime")
+    except (OSError, ValueError, IndexError, StopIteration):  # a system that does not say
         return True
-    return True
+    return boot + ticks / os.sysconf("SC_CLK_TCK") < started + 2.0  # both in whole seconds
