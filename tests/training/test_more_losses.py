@@ -179,6 +179,14 @@ def test_heads_are_the_modules_losses() -> None:
     torch.testing.assert_close(Spherical()(found), -share.gather(1, labels[:, None])[:, 0].log())
 
 
+def test_margins_of_intervals_need_no_rows() -> None:
+    x, labels = batch()
+    for module in (network(), nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU()).double()):
+        step, region = verif.compile(module, x).step(x), verif.around(x, 0.05, 2.0)
+        rows = verif.margins(labels, 4)
+        torch.testing.assert_close(Logits.bounded(step, region, labels).margins, step.lower(region, rows, "ibp"))
+
+
 def test_mixed_logits() -> None:
     x, labels = batch()
     step = verif.compile(network(), x).step(x)

@@ -17,7 +17,7 @@ from torch import Tensor
 from relaxations.sets import InputSet
 from verif import losses
 from verif.training.compiled import Method, Step
-from verif.training.regions import margins
+from verif.training.regions import check_labels, margins
 
 
 class Logits(NamedTuple):
@@ -33,19 +33,27 @@ class Logits(NamedTuple):
     @classmethod
     def at(cls, logits: Tensor, labels: Tensor) -> Logits:
         """Of logits (B, K) themselves."""
-        rows = margins(labels, logits.shape[1]).to(logits)
-        return cls(labels, logits, logits, (rows @ logits[..., None])[..., 0])
+        check_labels(labels, logits.shape[1])
+        return cls(labels, logits, logits, _others(logits.gather(1, labels[:, None]) - logits, labels))
 
     @classmethod
     def bounded(cls, step: Step, region: InputSet, labels: Tensor, method: Method = "ibp") -> Logits:
         """Over a region: margins by a method, the box by intervals."""
-        lower = step.lower(region, margins(labels, step.count), method)
-        return cls(labels, *step.outer(region), lower)
+        if method == "ibp":
+            found = _others(step.margins(region, labels).lower, labels)
+        else:
+            found = step.lower(region, margins(labels, step.count), method)
+        return cls(labels, *step.outer(region), found)
 
     def mixed(self, other: Logits, share: float) -> Logits:
         """A share of the other's, and the rest of these."""
         parts = (own + share * (more - own) for own, more in zip(self[1:], other[1:], strict=True))
         return Logits(self.labels, *parts)
+
+
+def _others(values: Tensor, labels: Tensor) -> Tensor:
+    """Values (B, K) without the label's own, (B, K - 1)."""
+    return values[F.one_hot(labels, values.shape[1]) == 0].reshape(len(labels), -1)
 
 
 Head = Callable[[Logits], Tensor]  # the loss (B,)
