@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import files
-from cli.decide import INTERRUPTED, importing, stem
+from cli.decide import importing, interrupted, stem
 from cli.errors import UsageError
 from cli.options import AccuracyOptions
 
@@ -31,6 +31,7 @@ def accuracy(model: Path, options: AccuracyOptions) -> int:
     x, labels = _samples(options.data, sum(network.graph[name].size for name in network.graph.inputs))
     judge = Judge(float(options.norm), options.least, options.most, timeout=options.timeout)
     found: list[Accuracy] = []
+    code = 0
     print(f"{stem(model)} x {stem(options.data)}, {len(x)} samples, l{options.norm}")
     print("  radius     natural  attacked  certified  undecided", flush=True)
     try:
@@ -40,10 +41,11 @@ def accuracy(model: Path, options: AccuracyOptions) -> int:
                 found.append(one)
                 print(_line(one), flush=True)
     except KeyboardInterrupt:
-        return INTERRUPTED
-    if options.picture is not None:
+        kept = "the same command goes on" if options.results else "with --results FILE.json the same command goes on"
+        code = interrupted(kept)
+    if options.picture is not None and found:
         files.write(options.picture, accuracy_curve([vars(one) for one in found]))
-    return 0
+    return code
 
 
 def _line(found: Accuracy) -> str:
@@ -64,12 +66,14 @@ def _samples(path: Path, size: int) -> tuple[Tensor, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as data:
             x, y = np.asarray(data["x"], np.float64), np.asarray(data["y"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UsageError(
-            "C104", f"'{path}' has no arrays x and y", notes=[str(error)], help="np.savez(path, x=x, y=y)"
-        ) from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, IndexError):
+        raise UsageError("C104", f"'{path}' has no arrays x and y", help="np.savez('data.npz', x=x, y=y)") from None
     fits = x.ndim >= 2 and len(x) and x[0].size == size and y.ndim == 1 and len(y) == len(x) and y.dtype.kind in "iu"
     if not fits:
         shapes = f"x {list(x.shape)}, y {list(y.shape)} of {y.dtype}"
-        raise UsageError("C104", f"the model takes {size} numbers a sample; '{path}' holds {shapes}")
+        help = "x has a row for each sample, y its label, a whole number"
+        raise UsageError("C104", f"the model takes {size} numbers a sample; '{path}' holds {shapes}", help=help)
+    if not np.isfinite(x).all():
+        number = int((~np.isfinite(x.reshape(len(x), -1))).any(1).argmax())
+        raise UsageError("C104", f"sample {number} of '{path}' holds NaN or infinite numbers")
     return torch.from_numpy(x).flatten(1), torch.from_numpy(y.astype(np.int64))

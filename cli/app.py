@@ -309,3 +309,8 @@ def compare(before: Path, after: Path, /, *, options: CompareOptions = _NO_COMPA
 
     options.check()
     return run(before, after, options)
+
+
+for _command in app:
+    if not _command.startswith("-"):
+        app[_command].help_epilogue = ""  # verify.toml, variables and exit codes are those of the ordinary command

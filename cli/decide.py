@@ -158,6 +158,12 @@ def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:
     return INTERRUPTED if result.reason == "interrupted" else result.verdict.exit_code
 
 
+def interrupted(known: str) -> int:
+    """Say on stderr what an interrupted command leaves, and give its exit code."""
+    print(f"interrupted: {known}", file=sys.stderr)
+    return INTERRUPTED
+
+
 def worst(codes: Sequence[int]) -> int:
     """One exit code for several verdicts: an error, then violated, timeout, unknown, holds."""
     return min(codes, key=(2, 1, 4, 3, 0).index, default=0)

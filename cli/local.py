@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import files
-from cli.decide import INTERRUPTED, Asked, check_outputs, finish, importing, refuse, solve, stem, worst
+from cli.decide import INTERRUPTED, Asked, check_outputs, finish, importing, interrupted, refuse, solve, stem, worst
 from cli.errors import UsageError
 from cli.options import Options, clip
 
@@ -25,7 +25,7 @@ def local(model: Path, property: Path | None, options: Options) -> int:
         raise UsageError("C104", "a property and --input exclude each other", help="leave one of them away")
     refuse(options, "network", "local robustness is about one model")
     refuse(options, "proof", "proofs are written for one model and a property of VNN-LIB 1.0")
-    check_outputs(options, model, _sample_of(options.input)[0])
+    check_outputs(options, model, sample_file(options.input)[0])
     within = clip(options.least, options.most)
     if options.eps is None and within is not None:
         raise UsageError("C104", "the search for a radius takes no range", help="give the radius: --eps 0.01")
@@ -43,13 +43,13 @@ def local(model: Path, property: Path | None, options: Options) -> int:
     run = _radius if options.eps is None else _decide
     if run is _radius:
         refuse(options, "arithmetic", "a radius is certified in real arithmetic; with --eps it can be another")
-    codes, (file, index) = [], _sample_of(options.input)
+    codes, (file, index) = [], sample_file(options.input)
     for number, sample in enumerate(samples, index or 0):
         label = predictions(network, sample)[0] if given is None else given
         name = f"{stem(file)}[{number}]" if len(samples) > 1 or index is not None else stem(file)
         codes.append(run(network, sample, label, f"{stem(model)} x {name} (label {label})", options))
         if codes[-1] == INTERRUPTED:
-            return INTERRUPTED
+            return interrupted(f"{len(codes) - 1} of {len(samples)} samples are finished")
     return worst(codes)
 
 
@@ -83,27 +83,27 @@ def read_samples(path: Path, network: Network) -> Tensor:
 
     from verif.properties import samples
 
-    file, index = _sample_of(path)
+    file, index = sample_file(path)
     if index is not None:
         return samples(network, _dataset(file, index)[0])
     try:
         array = np.load(files.require(path), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         array = None
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         help = f"--input '{path}[0]' is the first sample of a dataset" if path.suffix == ".npz" else ""
-        raise UsageError("C111", "this is not a numpy array (.npy)", where=str(path), help=help)
+        raise UsageError("C111", "this is no numpy array of numbers (.npy)", where=str(path), help=help)
     return samples(network, array)
 
 
-def _sample_of(path: Path) -> tuple[Path, int | None]:
+def sample_file(path: Path) -> tuple[Path, int | None]:
     """data.npz[3] as a file and a place in it; other names are files."""
     match = re.fullmatch(r"(.+\.npz)\[(\d+)\]", str(path))
     return (Path(match[1]), int(match[2])) if match and not path.exists() else (path, None)
 
 
 def _label_of(path: Path) -> int | None:
-    file, index = _sample_of(path)
+    file, index = sample_file(path)
     return None if index is None else _dataset(file, index)[1]
 
 

@@ -15,6 +15,7 @@ from cli.errors import UsageError
 _SEARCH = Group("Search", sort_key=1)
 _LOCAL = Group("Local robustness", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
+_TOLD = Parameter(show_default=True)
 _Strategy = Literal["auto", "boxes", "signs", "values", "exact", "random"]
 _Arithmetic = Literal["real", "float16", "float32", "float64"]
 
@@ -90,7 +91,7 @@ class LipschitzOptions:
     """Flags of `verify lipschitz`."""
 
     input: Path
-    "Samples (.npy), one or several."
+    "Samples (.npy, or data.npz[3] of a dataset)."
     eps: float
     "Radius around the samples."
     norm: Literal["inf", "2", "1"] = "inf"
@@ -99,7 +100,7 @@ class LipschitzOptions:
     "The norm of the outputs."
     margins: Annotated[bool, Parameter(negative=())] = False
     "Of the model's own label's output minus each other one, instead of the outputs."
-    timeout: float = 10.0
+    timeout: Annotated[float, _TOLD] = 10.0
     "Seconds for each sample; the bounds close in as long as there is time."
     seed: int = 0
     "Seed of every random choice."
@@ -126,7 +127,7 @@ class MonotoneOptions:
     "Samples (.npy): only along each one's line, on which the feature alone moves, instead of in the whole box."
     picture: Path | None = None
     "Write a picture (.svg): bounds of the slopes over the features' ranges."
-    timeout: float = 60.0
+    timeout: Annotated[float, _TOLD] = 60.0
     "Seconds for each feature."
     seed: int = 0
     "Seed of every random choice."
@@ -187,11 +188,11 @@ class AccuracyOptions:
 class BatchOptions:
     """Flags of `verify batch`."""
 
-    results: Path = Path("results.db")
+    results: Annotated[Path, _TOLD] = Path("results.db")
     "The store of results; what is in it for the same contents is not decided again."
     csv: Path | None = None
     "Write the verdicts at the end: the six columns of VNN-COMP's results.csv."
-    jobs: int = 1
+    jobs: Annotated[int, _TOLD] = 1
     "Instances that are decided at once, each in a process of its own; the processors are shared among them."
     timeout: float | None = None
     "Seconds for each instance, where the list does not say less."
@@ -252,7 +253,7 @@ class CompareOptions:
 
     junit: Path | None = None
     "Write JUnit's XML in which only what became worse fails."
-    factor: float = 2.0
+    factor: Annotated[float, _TOLD] = 2.0
     "Times are told where one is at least this many times the other, and at least a second."
 
     def check(self) -> None:

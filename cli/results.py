@@ -92,11 +92,13 @@ def read(path: Path) -> Run:
                 if word not in WORDS or not all(math.isfinite(t) and t >= 0 for t in times):
                     raise ValueError
             except ValueError:
+                instances = len(row) == 3 and row[0].strip().endswith((".onnx", ".onnx.gz"))
                 raise UsageError(
                     "C109",
                     "a row of results is category, model, property, preparation time, result, run time",
                     where=f"{path}:{reader.line_num}",
                     notes=[f"results are {', '.join(WORDS)}"],
+                    help=f"this is a list of instances: verify batch {path}" if instances else "",
                 ) from None
             rows.append(Row(category, model, spec, WORDS[word], sum(times)))
     return Run(path.stem, tuple(rows))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import files
-from cli.decide import INTERRUPTED, importing, stem, worst
+from cli.decide import importing, interrupted, stem, worst
 from cli.errors import UsageError
-from cli.local import read_samples
+from cli.local import read_samples, sample_file
 from cli.options import LipschitzOptions, MonotoneOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def lipschitz_around(model: Path, options: LipschitzOptions) -> int:
     """`verify lipschitz MODEL.onnx --input x.npy --eps E`: bounds claim no more than they prove, so it exits 0."""
     files.require(model)
-    files.require(options.input)
+    files.require(sample_file(options.input)[0])
     with importing():
         from relaxations.sets import Ball, Box
         from verif.lipschitz import Settings, lipschitz
@@ -46,7 +46,7 @@ def lipschitz_around(model: Path, options: LipschitzOptions) -> int:
         name = f"{stem(options.input)}[{number}]" if len(samples) > 1 else stem(options.input)
         print(_line(found, f"{stem(model)} x {name}, eps {options.eps:g}"), flush=True)
         if found.interrupted:
-            return INTERRUPTED
+            return interrupted(f"these bounds hold; {number} of {len(samples)} samples are finished")
     return 0
 
 
@@ -105,7 +105,7 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
     for result in results:
         print(_feature(result, names, stem(model)), flush=True)
     if any(result.reason == "interrupted" for result in results):
-        return INTERRUPTED
+        return interrupted("what is shown holds")
     return worst([result.verdict.exit_code for result in results])
 
 
@@ -117,7 +117,7 @@ def _along_lines(model: Path, options: MonotoneOptions, box: Box, asked: tuple[l
     from verif.verdict import Verdict
 
     assert options.input is not None
-    files.require(options.input)
+    files.require(sample_file(options.input)[0])
     (names, signs), network = asked, Networks.of(model).load("")
     samples = read_samples(options.input, network)
     budget = Budget(options.timeout, options.seed)

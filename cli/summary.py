@@ -45,7 +45,8 @@ def report(results: Sequence[Path], options: ReportOptions) -> int:
     files.require_writable(options.html, options.junit, options.csv, options.json, options.markdown)
     runs = [read(path) for path in results]
     if not any(run.rows for run in runs):
-        raise UsageError("C104", "there are no results to report", where=str(results[0]))
+        pending = f"{runs[0].pending} instances are not decided yet: run the batch again" if runs[0].pending else ""
+        raise UsageError("C104", "there are no results to report", where=str(results[0]), help=pending)
     if options.html is not None:
         files.write(options.html, page(runs))
     if options.junit is not None:

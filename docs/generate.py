@@ -1,6 +1,7 @@
 """Write the generated pages: docs/ops.md from the op tables, docs/errors.md from the errors that the code raises,
-docs/certified.md and its picture from examples/certified.json (what `examples/certified.py --json` wrote), and the
-table of bounds in README.md from benchmarks/bounds.json (what `benchmarks/bounds.py --json` wrote).
+docs/commands.md and docs/python.md from the command tree and public docstrings, docs/certified.md and its picture from
+examples/certified.json (what `examples/certified.py --json` wrote), and the table of bounds in README.md from
+benchmarks/bounds.json (what `benchmarks/bounds.py --json` wrote).
 
 `python docs/generate.py` writes them, `python docs/generate.py --check` exits 1 where one is out of date.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import methods
+import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("graphs", "relaxations", "verif", "cli")
@@ -102,6 +104,8 @@ def _cell(text: str) -> str:
 PAGES = {
     "docs/ops.md": ops,
     "docs/errors.md": errors,
+    "docs/commands.md": lambda: _MADE + reference.commands(),
+    "docs/python.md": lambda: _MADE + reference.python(),
     "docs/certified.md": lambda: _MADE + methods.page(),
     "docs/certified.svg": methods.picture,
     "README.md": readme,

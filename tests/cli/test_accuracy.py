@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,6 +64,22 @@ def test_progress(here: Path, capsys: Capture) -> None:
     assert "of 70 samples to go" in capsys.readouterr().err
 
 
+def test_an_interruption_leaves_the_picture_of_what_is_known(
+    here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verif import training
+
+    def two(*_: object, **__: object) -> Iterator[training.Accuracy]:
+        yield training.Accuracy(0.1, 70, 1.0, 0.75, 0.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("verif.training.evaluate", two)
+    line = ["accuracy", "model.onnx", "--data", "data.npz", "--eps", "0.1,0.2", "--picture", "p.svg"]
+    assert run(line) == 130
+    assert "interrupted: with --results FILE.json the same command goes on\n" in capsys.readouterr().err
+    assert (here / "p.svg").is_file()
+
+
 def test_results_of_another_model_are_refused(here: Path, capsys: Capture) -> None:
     line = ["accuracy", "model.onnx", "--data", "data.npz", "--eps", "0", "--results", "r.json"]
     assert run(line) == 0
@@ -80,6 +97,8 @@ def test_results_of_another_model_are_refused(here: Path, capsys: Capture) -> No
         ("-0.1", "data.npz", "error[C103]: --eps takes radii"),
         ("0.1,x", "data.npz", "error[C103]: --eps takes radii"),
         ("0.1", "none.npz", "error["),
+        ("0.1", "array.npy", "error[C104]: 'array.npy' has no arrays x and y"),
+        ("0.1", "nan.npz", "error[C104]: sample 1 of 'nan.npz' holds NaN or infinite numbers"),
         ("0.1", "wrong.npz", "error[C104]: 'wrong.npz' has no arrays x and y"),
         ("0.1", "sizes.npz", "error[C104]: the model takes 2 numbers a sample"),
         ("0.1", "labels.npz", "error[P116]: labels must lie between 0 and 1"),
@@ -89,5 +108,7 @@ def test_bad_input(here: Path, eps: str, data: str, message: str, capsys: Captur
     np.savez(here / "wrong.npz", a=np.zeros(3))
     np.savez(here / "sizes.npz", x=np.zeros((3, 3)), y=np.zeros(3, np.int64))
     np.savez(here / "labels.npz", x=np.zeros((3, 2)), y=np.full(3, 2))
+    np.save(here / "array.npy", np.zeros((3, 2)))
+    np.savez(here / "nan.npz", x=np.array([[0.0, 0.0], [0.0, np.nan]]), y=np.zeros(2, np.int64))
     assert run(["accuracy", "model.onnx", "--data", data, f"--eps={eps}"]) == 2
     assert capsys.readouterr().err.startswith(message)

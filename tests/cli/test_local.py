@@ -33,6 +33,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save("wide.npy", np.zeros(5, np.float32))
     np.savez("data.npz", x=np.load("both.npy"), y=np.array([0, 1]))
     np.savez("other.npz", x=np.load("both.npy"))
+    np.save("words.npy", np.array(["a", "b"]))
     (tmp_path / "text.npy").write_text("0.5 0.5")
     return tmp_path
 
@@ -80,15 +81,16 @@ def test_radius(two: Path, capsys: Capture) -> None:
     ("line", "message"),
     [
         ("--input wide.npy --eps 1", "error[P104]: the input has the shape [5], the network takes 2 numbers\n"),
-        ("--input text.npy --eps 1", "error[C111]: this is not a numpy array (.npy)\n  --> text.npy\n"),
+        ("--input text.npy --eps 1", "error[C111]: this is no numpy array of numbers (.npy)\n  --> text.npy\n"),
         ("--input data.npz[2] --eps 1", "error[C111]: there is no sample 2; the first one is 0\n  --> data.npz\n"),
         ("--input other.npz[0] --eps 1", "error[C111]: a dataset has arrays x and y (.npz)\n  --> other.npz\n"),
         (
             "--input data.npz --eps 1",
-            "error[C111]: this is not a numpy array (.npy)\n  --> data.npz\n  help: --input 'data.npz[0]' is the first",
+            "error[C111]: this is no numpy array of numbers (.npy)\n  --> data.npz\n  help: --input 'data.npz[0]' is",
         ),
         ("--input one.npy --least 0", "error[C104]: the search for a radius takes no range\n"),
         ("--input one.npy --eps 1 --least 1 --most 0", "error[C103]: --least has to be below --most, "),
+        ("--input words.npy --eps 1", "error[C111]: this is no numpy array of numbers (.npy)\n  --> words.npy\n"),
         ("--input gone.npy --eps 1", "error[C107]: no such file\n  --> gone.npy\n"),
         ("--input one.npy --eps 1 --label 2", "error[P112]: label 2 is not one of the network's 2 outputs\n"),
         ("--input both.npy --eps 1 --json r.json", "error[C104]: --json and --counterexample take one sample, "),

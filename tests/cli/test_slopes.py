@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cli.main import run
 from tests.cli.conftest import model
+from verif.lipschitz import Lipschitz
 
 Capture = pytest.CaptureFixture[str]
 
@@ -39,6 +42,16 @@ def test_several_samples_and_margins(capsys: Capture) -> None:
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("LIPSCHITZ sum x two[0], eps 0.1   at least 2")
     assert second.startswith("LIPSCHITZ sum x two[1], eps 0.1   at least 0   at most 0   gap 0.0%")
+
+
+@pytest.mark.usefixtures("here")
+def test_an_interruption_is_told_and_its_bounds_are_kept(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Lipschitz(1.0, 3.0, 3.0, torch.zeros(2, 2), 7, 0.5, True)
+    monkeypatch.setattr(sys.modules["verif.lipschitz"], "lipschitz", lambda *_, **__: known)
+    assert run(["lipschitz", "sum.onnx", "--input", "two.npy", "--eps", "0.1"]) == 130
+    out, err = capsys.readouterr()
+    assert out.startswith("LIPSCHITZ sum x two[0], eps 0.1   at least 1   at most 3")
+    assert err == "interrupted: these bounds hold; 0 of 2 samples are finished\n"
 
 
 @pytest.mark.parametrize(

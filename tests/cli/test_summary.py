@@ -103,12 +103,16 @@ def test_two_runs(here: Path, capsys: Capture) -> None:
         ("a,b,c,0.0,proved,1\n", "error[C109]: a row of results is"),
         ("a,b,c,0.0,unsat,nan\n", "error[C109]: a row of results is"),
         ("", "error[C104]: there are no results to report"),
+        ("a.onnx,p.vnnlib,60\n", "error[C109]: a row of results is"),
     ],
 )
 def test_what_is_no_result(here: Path, text: str, message: str, capsys: Capture) -> None:
     (here / "bad.csv").write_text(text)
     assert run(["report", "bad.csv"]) == 2
-    assert capsys.readouterr().err.startswith(message)
+    told = capsys.readouterr().err
+    assert told.startswith(message) and ("help: this is a list of instances: verify batch bad.csv" in told) == (
+        ".onnx" in text
+    )
     assert run(["report", "none.csv"]) == 2
 
 

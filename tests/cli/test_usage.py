@@ -260,4 +260,7 @@ def test_quick_answers(line: list[str], expected: str) -> None:
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert "--counterexample" in shown and "verify batch FOLDER" in shown
+    assert "--counterexample" in shown and "verify batch FOLDER" in shown and "verify.toml" in shown
+    assert run(["batch", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "[default: results.db]" in shown and "verify.toml" not in shown

@@ -185,12 +185,14 @@ def test_command(here: Path, capsys: Capture) -> None:
         ("--increasing age --box bad.csv", "error[C115]: a line of a box is name,lower,upper\n  --> bad.csv:1\n"),
         ("--increasing a --box turned.csv", "error[C115]: 'a' needs two finite numbers, lower <= upper\n"),
         ("--increasing a --box twice.csv", "error[C115]: feature 'a' comes twice\n"),
+        ("--increasing a --box binary.csv", "error[C115]: a line of a box is name,lower,upper\n  --> binary.csv:1\n"),
         ("--increasing a --box none.csv", "error[C115]: this box has no lines\n"),
         ("--increasing age --box gone.csv", "error[C107]: no such file\n"),
         ("--increasing a --box one.csv", "error[P104]: the box has 1 numbers, the network takes 2\n"),
     ],
 )
 def test_bad_command(line: str, message: str, here: Path, capsys: Capture) -> None:
+    (here / "binary.csv").write_bytes(b"\xff\xfe\x80")
     for name, text in (
         ("bad", "age 0 1"),
         ("turned", "a,1,0"),
