@@ -51,7 +51,7 @@ class Cluster:
             self._again()
         try:
             return max(1, AHEAD * int(sum(self._client.nthreads().values())))
-        except OSError:  # the scheduler is gone; the client tries to find it again
+        except (OSError, RuntimeError):  # the scheduler is gone; the client tries to find it again, or gives up
             return 1
 
     def submit(self, key: str, question: Question, hints: Sequence[tuple[float, ...]]) -> Future[Answer]:
@@ -59,7 +59,7 @@ class Cluster:
         asked: Future[Answer] = Future()
         try:
             lent = self._client.submit(decide, key, question.absolute(), hints, pure=False)
-        except self._distributed.client.ClosedClientError:
+        except (self._distributed.client.ClosedClientError, RuntimeError):
             self._again()
             lent = self._client.submit(decide, key, question.absolute(), hints, pure=False)
         self._asked.add(asked)
@@ -69,9 +69,8 @@ class Cluster:
     def _lost(self) -> bool:
         """Whether the client has given up, or the scheduler said that it ends, which a client takes for its own end."""
         comm = self._client.scheduler_comm
-        return self._client.status == "closed" or (
-            self._client.status == "running" and (comm is None or comm.comm.closed())
-        )
+        silent = comm is None or comm.comm.closed()
+        return self._client.status in ("closing", "closed") or (self._client.status == "running" and silent)
 
     def _again(self) -> None:
         """Wait for a scheduler; what was with the last one is lost."""
