@@ -3,7 +3,8 @@ proofs written and checked, with processor seconds and sizes.
 
     python benchmarks/confirmed.py FOLDER --csv rows.csv [--families mnist_fc,oval21] [--timeout 40] [--proof 10]
 
-Rows are appended; instances that have one are left out. Without instances it prints a table of the rows.
+Instances that have a row are left out, or with --again asked what the row leaves open. Without a folder it prints a
+table of the rows.
 """
 
 from __future__ import annotations
@@ -37,33 +38,46 @@ def instances(folder: Path, families: list[str]) -> Iterator[tuple[str, str, str
                 yield from ((family, row[0], row[1]) for row in csv.reader(file) if row[2] == "unsat")
 
 
-def row(folder: Path, names: tuple[str, str, str], timeout: float, proof: float) -> dict[str, Any]:
-    """One instance."""
-    from verif import evidence, verify
-    from verif.checker import Refused, check
+def searched(paths: tuple[Path, Path], arithmetic: str, timeout: float) -> tuple[Any, float]:
+    """A result and its seconds."""
+    from verif import verify
     from verif.query import compile_query
 
-    family, network, claim = names
-    model, property = folder / family / network, folder / family / claim
+    model, claim = paths
+    return timed(lambda: verify(None, compile_query(claim, model, arithmetic=arithmetic), timeout=timeout))
 
-    def searched(arithmetic: str) -> Any:
-        return verify(None, compile_query(property, model, arithmetic=arithmetic), timeout=timeout)
 
-    real, seconds = timed(lambda: searched("real"))
-    single, single_seconds = timed(lambda: searched("float32"))
-    found = dict(zip(FIELDS, [*names, real.verdict.label, real.rounding, round(seconds, 3)], strict=False))
-    found |= {"float32": single.verdict.label, "float32_seconds": round(single_seconds, 3), "reason": single.reason}
+def proved(paths: tuple[Path, Path], seconds: float) -> dict[str, Any]:
+    """Figures of a proof, or why there is none."""
+    from verif import evidence
+    from verif.checker import Refused, check
+
+    model, claim = paths
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "out.proof"
         try:
-            deadline = time.monotonic() + proof
-            written, spent = timed(lambda: evidence.write(out, model, property, deadline=deadline))
-            checked, checking = timed(lambda: check(out, model, property))
+            deadline = time.monotonic() + seconds
+            written, spent = timed(lambda: evidence.write(out, model, claim, deadline=deadline))
+            checked, checking = timed(lambda: check(out, model, claim))
         except Refused as refused:
-            return found | {"refused": str(refused)}
+            return {"refused": str(refused)}
     assert checked.leaves == written.leaves
-    figures = {"leaves": written.leaves, "bytes": written.bytes}
-    return found | figures | {"write_seconds": round(spent, 3), "check_seconds": round(checking, 3)}
+    figures = {"leaves": written.leaves, "bytes": written.bytes, "refused": ""}
+    return figures | {"write_seconds": round(spent, 3), "check_seconds": round(checking, 3)}
+
+
+def row(folder: Path, names: tuple[str, str, str], given: argparse.Namespace, old: dict[str, str]) -> dict[str, Any]:
+    """One instance; what an older row knows is not asked again."""
+    family, network, claim = names
+    paths = folder / family / network, folder / family / claim
+    found: dict[str, Any] = dict(old) | dict(zip(FIELDS, names, strict=False))
+    if old.get("real") != "holds":
+        real, seconds = searched(paths, "real", given.timeout)
+        found |= {"real": real.verdict.label, "rounding": real.rounding, "seconds": round(seconds, 3)}
+    if old.get("float32") in (None, "timeout"):
+        single, seconds = searched(paths, "float32", given.timeout)
+        found |= {"float32": single.verdict.label, "float32_seconds": round(seconds, 3), "reason": single.reason}
+    return found if old.get("leaves") else found | proved(paths, given.proof)
 
 
 def table(rows: list[dict[str, str]]) -> Iterator[str]:
@@ -95,23 +109,24 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--families", default="")
+    parser.add_argument("--again", action="store_true", help="what was not decided or not proved")
     parser.add_argument("--timeout", type=float, default=40.0)
     parser.add_argument("--proof", type=float, default=10.0)
     given = parser.parse_args()
     rows = list(csv.DictReader(given.csv.open())) if given.csv.exists() else []
-    done = {(one["family"], one["network"], one["property"]) for one in rows}
     if given.folder is None:
         print(*table(rows), sep="\n")
         return
-    families = [name for name in given.families.split(",") if name]
-    with given.csv.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if not rows:
-            writer.writeheader()
-        for names in instances(given.folder, families):
-            if names not in done:
-                writer.writerow(row(given.folder, names, given.timeout, given.proof))
-                file.flush()
+    done = {(one["family"], one["network"], one["property"]): one for one in rows}
+    for names in instances(given.folder, [name for name in given.families.split(",") if name]):
+        if names not in done or given.again:
+            done[names] = row(given.folder, names, given, done.get(names, {}))
+            part = given.csv.with_suffix(".part")
+            with part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(done.values())
+            part.replace(given.csv)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from verif.checker.network import Array, Network
 from verif.checker.proof import batch_of, digest_of, pack, violates
 from verif.checker.tree import LEAF, gaps, halves
 
+FEW = 24  # inputs up to which boxes are split
+
 
 @dataclass(frozen=True)
 class Written:
@@ -45,10 +47,11 @@ def write(
         arrays["point"] = point.astype("<f8")
     else:
         for place, region in enumerate(regions):
-            found = Tree(network, region, deadline)
-            found.grow()
-            arrays[f"axis.{place}"], arrays[f"cut.{place}"] = found.arrays()
-            count += int((arrays[f"axis.{place}"] == LEAF).sum())
+            named, leaves = _region(network, region, deadline)
+            count += leaves
+            for name, array in named.items():
+                kind, _, clause = name.partition(".")
+                arrays[f"{kind}.{place}" + (f".{clause}" if clause else "")] = array
     manifest: dict[str, Any] = {
         "model": digest_of(model_file),
         "property": digest_of(property_file),
@@ -57,6 +60,23 @@ def write(
     }
     pack(path, manifest, arrays)
     return Written(count, path.stat().st_size)
+
+
+def supported(network: Network) -> bool:
+    """Whether signs can be split: every bend is a ReLU's."""
+    return {step.op for step in network.steps} <= {"input", "dense", "scale", "pick", "add", "relu"}
+
+
+def _region(network: Network, region: Region, deadline: float) -> tuple[dict[str, Array], int]:
+    """The arrays of a region by name, and how many leaves there are: a tree over boxes where inputs are few."""
+    whole = Tree(network, region, deadline)
+    if network.inputs > FEW and not whole.refuted() and supported(network):
+        from verif.sign_proofs import by_signs
+
+        return by_signs(network, region, deadline)
+    whole.grow()
+    axis, cut = whole.arrays()
+    return {"axis": axis, "cut": cut}, int((axis == LEAF).sum())
 
 
 @dataclass
@@ -69,6 +89,11 @@ class Tree:
     axis: list[int] = field(default_factory=lambda: [LEAF])
     cut: list[float] = field(default_factory=lambda: [0.0])
     children: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+
+    def refuted(self) -> bool:
+        """Whether the region is refuted as it is."""
+        found, _ = gaps(self.network, self.region, self.region.lower[None], self.region.upper[None])
+        return bool((found > 0).all())
 
     def grow(self) -> None:
         """Split until every leaf is refuted."""

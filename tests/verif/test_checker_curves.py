@@ -269,3 +269,37 @@ def test_matrices_on_the_left(tmp_path: Path) -> None:
     bounds = Bounds(network, point.reshape(1, -1), point.reshape(1, -1))
     low = bounds.rows(network.output, np.eye(6)).lower[0]
     assert np.allclose(low, (weight.astype(np.float64) @ point).ravel(), atol=1e-12)
+
+
+def test_moves(tmp_path: Path) -> None:
+    """Steps mean what onnxruntime computes."""
+    import onnxruntime
+
+    generator = np.random.default_rng(6)
+    constants = {"p": np.array([0, 0, 1, 2, 0, 0, 0, 1], np.int64), "a": np.array([0], np.int64)}
+    constants |= {"s": np.array([1, -3], np.int64), "e": np.array([2**40, -1], np.int64)}
+    constants |= {"x23": np.array([2, 3], np.int64), "t": np.array([2, 1], np.int64), "g": np.array([2, 0], np.int64)}
+    constants |= {"w": generator.normal(size=(4, 2)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Pad", ["x", "p"], ["q"]),
+        helper.make_node("Slice", ["q", "s", "e", "x23", "t"], ["c"]),
+        helper.make_node("Squeeze", ["c", "a"], ["d"]),
+        helper.make_node("Gather", ["d", "g"], ["h"], axis=0),
+        helper.make_node("Unsqueeze", ["h", "a"], ["u"]),
+        helper.make_node("Flatten", ["u"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, constants, [1, 3, 2, 3], 2)
+    network, image = model.read(path), generator.normal(size=(1, 3, 2, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with localcontext(prec=DIGITS):
+        outputs = evaluated(network, image)
+    assert np.allclose([float(y) for y in outputs], session.run(None, {"x": image})[0][0], atol=1e-5)
+
+
+def test_inputs_that_are_left_out_move_nothing(tmp_path: Path) -> None:
+    """Slice with steps but without axes: the steps must not be read as axes."""
+    constants = {"s": np.zeros(2, np.int64), "e": np.array([1, 2], np.int64), "t": np.array([0, 1], np.int64)}
+    nodes = [helper.make_node("Slice", ["x", "s", "e", "", "t"], ["y"])]
+    with pytest.raises(Refused, match="leaves an input out"):
+        model.read(save(tmp_path / "net.onnx", nodes, constants, [1, 4], 2))

@@ -205,12 +205,19 @@ class Sweep:
         elif step.op == "mul":
             self._pull_product(step, self.bounds.planes[at], rows)
         else:
-            lines, minus, plus = self.bounds.lines[at], np.minimum(rows, 0.0), np.maximum(rows, 0.0)
+            lines, minus, plus = self._lines(at), np.minimum(rows, 0.0), np.maximum(rows, 0.0)
             sent = plus * lines.lower[:, None] + minus * lines.upper[:, None]
             self.error += gamma(2) * dot(np.abs(sent), size)
             shift = dot(plus, lines.base) + dot(minus, lines.shift)
             self._bias(shift, dot(plus, np.abs(lines.base)) - dot(minus, np.abs(lines.shift)), 2 * step.size)
-            self._send(step.sources[0], sent)
+            self._send(step.sources[0], self._multiplied(at, sent))
+
+    def _lines(self, at: int) -> Lines:
+        return self.bounds.lines[at]
+
+    def _multiplied(self, at: int, sent: Array) -> Array:
+        """Rows on a bent step's input with what is known of its signs."""
+        return sent
 
     def _pull_product(self, step: Step, planes: Planes, rows: Array) -> None:
         minus, plus = np.minimum(rows, 0.0), np.maximum(rows, 0.0)

@@ -28,6 +28,27 @@ def pooled(builder: Builder, found: Node, value: Value) -> Value:
     return Value(shape, step=builder.dense(value.step, matrix, np.zeros(len(matrix)), loose=1))
 
 
+def padded(builder: Builder, found: Node, value: Value, given: list[Value]) -> Value:
+    """Zeros around a value."""
+    known = [one.constant for one in given]
+    if any(array is None for array in known) or value.constant is not None or len(known) > 2:
+        raise Refused("Pad is checked with constants, over all axes")
+    pads = [int(size) for size in known[0].ravel()] if known and known[0] is not None else found.ints("pads", [])
+    filler = (
+        float(found.attributes.get("value", 0.0)) if len(known) < 2 or known[1] is None else float(known[1].ravel()[0])
+    )
+    rank = len(value.shape)
+    if len(pads) != 2 * rank or min(pads) < 0 or filler or found.attributes.get("mode", b"constant") != b"constant":
+        raise Refused("Pad is checked with zeros that are added")
+    places = np.arange(count(value.shape)).reshape(value.shape)
+    moved = np.pad(places, list(zip(pads[:rank], pads[rank:], strict=True)), constant_values=-1)
+    count((moved.size, places.size))
+    matrix = np.zeros((moved.size, places.size))
+    kept = np.flatnonzero(moved.ravel() >= 0)
+    matrix[kept, moved.ravel()[kept]] = 1.0
+    return Value(moved.shape, step=builder.dense(value.step, matrix, np.zeros(moved.size)))
+
+
 def normalised(builder: Builder, found: Node, given: list[Value]) -> Value:
     """scale * (x - mean) / sqrt(variance + epsilon) + bias, by channel."""
     value, shape = given[0], given[0].shape

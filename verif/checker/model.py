@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from verif.checker.errors import Refused
-from verif.checker.layers import multiplied, normalised, pooled, softmax
+from verif.checker.layers import multiplied, normalised, padded, pooled, softmax
 from verif.checker.network import DENSE_LIMIT, Array, Builder, Network, Step, convolution
 from verif.checker.values import Node, Value, count
 from verif.checker.wire import Message, inner, integers, message, one, signed, single, text
@@ -74,7 +74,10 @@ class Reader:
         """What one node gives."""
         if len(found.outputs) != 1 and any(found.outputs[1:]):
             raise Refused(f"{found.op} with several outputs is beyond the checker")
-        given = [self.values[name] for name in found.inputs if name]
+        names = found.inputs[: max((k + 1 for k, name in enumerate(found.inputs) if name), default=0)]
+        if not all(names):
+            raise Refused(f"{found.op} that leaves an input out is beyond the checker")
+        given = [self.values[name] for name in names]
         if found.op == "Constant":
             array = found.attributes["value"]
             return Value(array.shape, array)
@@ -88,6 +91,8 @@ class Reader:
             return self.arithmetic(found.op, given[0], given[1])
         if found.op in ("AveragePool", "GlobalAveragePool"):
             return pooled(self.builder, found, given[0])
+        if found.op == "Pad":
+            return padded(self.builder, found, given[0], given[1:])
         if found.op == "Softmax":
             return softmax(self.builder, found, given[0])
         if found.op == "BatchNormalization":
@@ -212,7 +217,52 @@ def _transpose(found: Node, x: Array, _: list[Value]) -> Array:
     return np.transpose(x, found.ints("perm", list(range(x.ndim))[::-1]))
 
 
+def _axes(found: Node, given: list[Value], rank: int) -> list[int]:
+    """Of Squeeze and Unsqueeze: an attribute, later an input."""
+    axes = found.ints("axes", []) if not given else _known(given[0])
+    if not axes:
+        raise Refused(f"{found.op} is checked with its axes given")
+    return [axis % rank for axis in axes]
+
+
+def _known(value: Value) -> list[int]:
+    if value.constant is None:
+        raise Refused("places that are computed are beyond the checker")
+    return [int(size) for size in value.constant.ravel()]
+
+
+def _squeeze(found: Node, x: Array, given: list[Value]) -> Array:
+    return np.squeeze(x, tuple(_axes(found, given, x.ndim)))
+
+
+def _unsqueeze(found: Node, x: Array, given: list[Value]) -> Array:
+    rank = x.ndim + len(found.ints("axes", []) if not given else _known(given[0]))
+    return np.expand_dims(x, tuple(_axes(found, given, rank)))
+
+
+def _slice(found: Node, x: Array, given: list[Value]) -> Array:
+    if len(given) < 2:
+        raise Refused(f"{found.op} is checked with its ends as inputs")
+    starts, stops, *more = [_known(value) for value in given]
+    axes, steps = more[0] if more else list(range(len(starts))), more[1] if len(more) > 1 else [1] * len(starts)
+    index = [slice(None)] * x.ndim
+    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+        if step < 1:
+            raise Refused("Slice backwards is beyond the checker")
+        index[axis] = slice(start, stop, step)
+    return x[tuple(index)]
+
+
+def _gather(found: Node, x: Array, given: list[Value]) -> Array:
+    index = given[0].constant
+    if index is None or index.dtype.kind != "i":
+        raise Refused("places that are computed are beyond the checker")
+    moved: Array = np.take(x, index, axis=found.int("axis", 0))
+    return moved
+
+
 MOVES = {"Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose}
+MOVES |= {"Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Slice": _slice, "Gather": _gather}
 
 
 def dimensions(value: Message) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Proof files and their check.
 
 A proof is a zip: `manifest.json` (what is claimed, the hashes of both inputs and of every array), `seal` (the hash of
-the manifest), and arrays as raw little-endian numbers: `axis.K` and `cut.K`, the split tree of region K, or `point`.
+the manifest), and arrays as raw little-endian numbers: `axis.K` and `cut.K`, the split tree of region K; or `row.K`,
+`neurons.K` and for each clause C `tree.K.C`, `slopes.K.C` and `multipliers.K.C` (see signs.py); or `point`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from verif.checker import claims, exact, model, tree
+from verif.checker import claims, exact, model, signs, tree
 from verif.checker.bounds import Bounds
-from verif.checker.claims import Region, below
+from verif.checker.claims import Region, above, below
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network
 
@@ -48,18 +49,47 @@ def check(proof: Path, model_file: Path, property_file: Path) -> Shown:
     regions = claims.read(property_file, network.inputs, network.outputs)
     verdict, size = manifest.get("verdict"), proof.stat().st_size
     if verdict == "holds":
-        if set(arrays) != {f"{name}.{place}" for name in ("axis", "cut") for place in range(len(regions))}:
-            raise Refused("the proof does not have one tree for each region")
-        total = sum(
-            _refuted(network, region, _array(arrays[f"axis.{k}"], "<i4"), _array(arrays[f"cut.{k}"], "<f8"))
-            for k, region in enumerate(regions)
-        )
-        return Shown("holds", total, size)
+        if set(arrays) != {name for k, region in enumerate(regions) for name in names(arrays, k, region)}:
+            raise Refused("the proof does not have the trees of each region")
+        return Shown("holds", sum(_of_region(network, region, arrays, k) for k, region in enumerate(regions)), size)
     if verdict != "violated" or set(arrays) != {"point"}:
         raise Refused("the proof claims nothing that the checker knows")
     if not violates(network, regions, _array(arrays["point"], "<f8")):
         raise Refused("the point is not shown to be a counterexample")
     return Shown("violated", 0, size)
+
+
+def names(arrays: dict[str, bytes], place: int, region: Region) -> list[str]:
+    """The arrays of a region: one tree over boxes, or one over signs for each clause."""
+    if f"row.{place}" not in arrays:
+        return [f"axis.{place}", f"cut.{place}"]
+    own = [f"{name}.{place}.{c}" for c in range(len(region.clauses)) for name in ("tree", "slopes", "multipliers")]
+    return [f"row.{place}", f"neurons.{place}", *own]
+
+
+def _of_region(network: Network, region: Region, arrays: dict[str, bytes], place: int) -> int:
+    """The number of leaves of a region, all of them refuted."""
+    if f"row.{place}" not in arrays:
+        axis, cut = _array(arrays[f"axis.{place}"], "<i4"), _array(arrays[f"cut.{place}"], "<f8")
+        return _refuted(network, region, axis, cut)
+    rows = _array(arrays[f"row.{place}"], "<i4").tolist()
+    if len(rows) != len(region.clauses) or any(
+        row not in clause for row, clause in zip(rows, region.clauses, strict=True)
+    ):
+        raise Refused("a row that is not of its clause")
+    neurons, total = _array(arrays[f"neurons.{place}"], "<i4"), 0
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        bounds = Bounds(network, region.lower[None], region.upper[None])
+        for c, row in enumerate(rows):
+            kinds = {"tree": "<i4", "slopes": "<u1", "multipliers": "<f4"}
+            held = signs.leaves(neurons, *(_array(arrays[f"{n}.{place}.{c}"], k) for n, k in kinds.items()))
+            size = batch_of(network, region)
+            for first in range(0, len(held), size):
+                low = signs.SignSweep(bounds, region.rows[row], held.part(first, first + size)).lower()
+                if not (low > above(region.limits[row])).all():
+                    raise Refused(f"one of the leaves {first} to {first + size - 1} is not refuted")
+            total += len(held)
+    return total
 
 
 def unpack(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
