@@ -5,8 +5,9 @@
 
 A step is: the loss, its gradient and nothing else (what an optimiser does is the same for all). The network is CNN-7 of
 Shi et al. (2021) on random 3x32x32 images, with and without batch normalisation, or with 200 classes for loss fusion.
-Times are medians of --repeat steps after a warm-up, all contestants in turn in one process; memory is the peak of one
-step in a process of its own. `loss` and `norm` (of the gradient) say that both tools do the same work.
+Times are medians of --repeat steps after a warm-up, all contestants in turn in one process; with one thread they are
+those of the processor, so that other work on the machine counts little. Memory is the peak of one step in a process of
+its own. `loss` and `norm` (of the gradient) say that both tools do the same work.
 """
 
 from __future__ import annotations
@@ -160,11 +161,12 @@ def compared(step: Step, *, peer: bool, repeat: int) -> dict[str, Any]:
     runs = {"plain": step.plain(), "ours": step.ours(), **({"peer": step.peers()} if peer else {})}
     found = {name: run() for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for _ in range(repeat):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return {
         name: {"seconds": statistics.median(seconds[name]), "loss": loss.item(), "norm": norm.item()}
         for name, (loss, norm) in found.items()
