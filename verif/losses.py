@@ -63,8 +63,12 @@ def comp_sum(margins: Tensor, tau: float) -> Tensor:
     With p the label's softmax share it is (p^(tau - 1) - 1) / (1 - tau): tau = 0 the sum of exponentials, 1 the
     cross-entropy, 1 + q the generalised cross-entropy (1 - p^q) / q (Zhang and Sabuncu 2018), 2 the absolute error.
     """
-    surprise = F.softplus((-margins).logsumexp(1))  # -log p
-    return surprise if tau == 1 else torch.expm1((1 - tau) * surprise) / (1 - tau)
+    return comp_sum_of_entropy(F.softplus((-margins).logsumexp(1)), tau)
+
+
+def comp_sum_of_entropy(entropy: Tensor, tau: float) -> Tensor:
+    """The comp-sum loss, which rises in the cross-entropy -log p (B,): (B,)."""
+    return entropy if tau == 1 else torch.expm1((1 - tau) * entropy) / (1 - tau)
 
 
 def spherical_cross_entropy(lower: Tensor, upper: Tensor, label: Tensor, eps: float = 1e-6) -> Tensor:

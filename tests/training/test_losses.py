@@ -13,7 +13,7 @@ from torch import nn
 import verif
 from graphs.exported.today import Normalise
 from relaxations.sets import Box
-from verif.training import CCIBP, IBP, MTLIBP, SABR, CrownIBP, ExpIBP, FusedCrownIBP, Ramp, initialise
+from verif.training import CCIBP, IBP, MTLIBP, SABR, CompSum, CrownIBP, ExpIBP, FusedCrownIBP, Ramp, initialise
 from verif.training.attacks import Attack
 
 LOSSES = [IBP(), IBP(0.5), CrownIBP(), CrownIBP(0.5), FusedCrownIBP(), SABR(0.2), CCIBP(), MTLIBP(), ExpIBP()]
@@ -71,12 +71,13 @@ def test_certified_losses_lie_above_what_an_attack_finds(loss) -> None:  # type:
         assert loss(step, region, labels).item() >= found.item() - 1e-9
 
 
-def test_fused_loss_is_one_row_and_close_to_the_rows_apart() -> None:
+@pytest.mark.parametrize("head", [CompSum(), CompSum(0.5), CompSum(1.7, 2.0)])
+def test_fused_loss_is_one_row_and_close_to_the_rows_apart(head: CompSum) -> None:
     x, labels = batch(6)
     step = verif.compile(network(), x).step(x)
     for radius in (0.0, 1e-3, 0.02):
         region = verif.around(x, radius)
-        fused, apart = (loss(step, region, labels).item() for loss in (FusedCrownIBP(), CrownIBP()))
+        fused, apart = (loss(step, region, labels).item() for loss in (FusedCrownIBP(head), CrownIBP(head=head)))
         assert fused == pytest.approx(apart, rel=0.05)
 
 

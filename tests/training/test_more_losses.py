@@ -30,6 +30,7 @@ from verif.training import (
     CrownIBP,
     Drift,
     ExpIBP,
+    FusedCrownIBP,
     LatentAttack,
     Logits,
     SmoothCompSum,
@@ -155,11 +156,14 @@ def test_certified_losses_lie_above_what_an_attack_finds(method: str, radius: fl
     clean = (rows @ step.outputs[..., None])[..., 0]
     smooth = SmoothCompSum(CompSum(1.2), 0.7, method)
     losses = [(head, Logits.bounded(step, region, labels, method)) for head in HEADS]  # type: ignore[arg-type]
+    fused = [(head, FusedCrownIBP(head)(step, region, labels).item()) for head in HEADS if isinstance(head, CompSum)]
     torch.manual_seed(0)
     for points in (Attack(20)(step, region, labels), *region.sample(10).unbind(1)):
         found = Logits.at(step.at(points), labels)
         for head, worst in losses:
             assert bool((head(found) <= head(worst) + 1e-9).all())
+        for head, whole in fused:
+            assert head(found).mean().item() <= whole + 1e-9
         move = torch.linalg.vector_norm(found.margins - clean, dim=1)
         reached = (CompSum(1.2)(Logits.at(step.outputs, labels)) + 0.7 * move).mean()
         assert reached.item() <= smooth(step, region, labels).item() + 1e-9
@@ -263,4 +267,4 @@ def test_bad_input_is_named() -> None:
         with pytest.raises(verif.VerifError, match="at least 0"):
             verif.around(x, radius)
     with pytest.raises(ValueError, match="tau lies"):
-        IBP(head=CompSum(2.5))(step, verif.around(x, 0.1), labels)
+        CompSum(2.5)

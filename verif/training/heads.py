@@ -77,10 +77,12 @@ class CompSum:
     tau: float = 1.0
     rho: float = 1.0
 
-    def __call__(self, logits: Logits) -> Tensor:
-        """(B,)."""
+    def __post_init__(self) -> None:
         if not 0 <= self.tau <= 2 or self.rho <= 0:
             raise ValueError(f"tau lies in [0, 2] and rho is above 0, not {self.tau:g} and {self.rho:g}")
+
+    def __call__(self, logits: Logits) -> Tensor:
+        """(B,)."""
         return losses.comp_sum(logits.margins / self.rho, self.tau)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from relaxations.sets import Box, InputSet
+from verif.losses import comp_sum_of_entropy
 from verif.training.attacks import Attack
 from verif.training.compiled import Method, Step
 from verif.training.heads import CompSum, CrossEntropy, Head, Logits
@@ -65,15 +66,17 @@ class CrownIBP:
 
 @dataclass(frozen=True)
 class FusedCrownIBP:
-    """CROWN-IBP with one row a sample instead of K - 1 (loss fusion: Xu et al. 2020, section 3.3); cross-entropy only.
+    """CROWN-IBP with one row a sample instead of K - 1 (loss fusion: Xu et al. 2020, section 3.3), for comp-sum losses.
 
     The sum of e^(-margin) is convex in the margins: over their intervals it lies below its chords, whose sum is one
     linear function of the logits, and that is what is bounded.
     """
 
+    head: CompSum = field(default_factory=CompSum)
+
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
-        upper, lower = (-end for end in step.margins(region, labels))
+        upper, lower = (-end / self.head.rho for end in step.margins(region, labels))
         upper = upper.maximum(lower)
         top = upper.amax(1, keepdim=True).detach()  # taken off every exponent
         start, end = (lower - top).exp(), (upper - top).exp()
@@ -81,10 +84,11 @@ class FusedCrownIBP:
         wide = width > _NARROW
         chord = torch.where(wide, (end - start) / torch.where(wide, width, 1.0), 0.0)
         offset = torch.where(wide, start - chord * lower, end).sum(1)
-        row = torch.scatter_add(-chord, 1, labels[:, None], chord.sum(1, keepdim=True))
+        row = torch.scatter_add(-chord, 1, labels[:, None], chord.sum(1, keepdim=True)) / self.head.rho
         worst = -step.lower(region, row[:, None], "crown-ibp")[:, 0]
         total = (offset + worst).clamp(min=torch.finfo(worst.dtype).tiny)
-        return finite((total.log() + top[:, 0]).mean(), step, region)
+        loss = comp_sum_of_entropy(total.log() + top[:, 0], self.head.tau)
+        return finite(loss.mean(), step, region)
 
 
 @dataclass(frozen=True)
