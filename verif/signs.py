@@ -39,7 +39,11 @@ POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
 KEPT = 1e-7  # above 0, so that a neuron that a base switches off keeps its place among the lines, and its multiplier
 DEEP = 10  # signs of the case that a subtree begins with
 MANY, ROOTS = 60, 1.0  # cases, and times of a root, that a subtree may take before it is called hard
-NEAR, LESS = 0.4, 0.8  # share of its line's range below the limit, and of the last gap, that makes a new root worth it
+NEAR, WORTH = (
+    0.4,
+    0.7,
+)  # shares of its line's range below the limit: for a new root at once, and for one of this part only
+LESS = 0.8  # of the last gap, that is worth the next root at once
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 
@@ -129,11 +133,12 @@ class SignSearch:
 
     def _subtree(self, sweep: CaseSweep, base: Cases) -> SignSearch:
         """The search below a case. Whatever it looks for lies where the line that bounds the case's row is not above
-        the limit: this part of the box is all that counts.
+        the limit: this part of the box is all that counts, where it is not most of it.
         """
         found, slack = self._sure(sweep, base, ROUNDS, STEP)
-        row, limit = self.rows[:, base.row], self.limit[base.row]
-        box = CutBox(self.box.lower, self.box.upper, found.slopes[0], (found.bias - slack - limit)[0])
+        row, limit, box = self.rows[:, base.row], self.limit[base.row], self.box
+        if bool(self._share(base, found) < WORTH):
+            box = CutBox(box.lower, box.upper, found.slopes[0], (found.bias - slack - limit)[0])
         base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
         gap = float(limit - found.low)
         return replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
@@ -255,8 +260,13 @@ class SignSearch:
         """Which cases of the root (N,) should have roots of their own at once: their lines leave a small part of the
         box, a smaller one by far than what this root knows of.
         """
-        gap, reach = self.limit[cases.row] - found.low, 2 * found.slopes.abs() @ self.box.radius[0].to(found.slopes)
-        return (cases.depth == self.depth) & (gap < NEAR * reach) & (gap < LESS * self.gap)
+        less = self.limit[cases.row] - found.low < LESS * self.gap
+        return (cases.depth == self.depth) & (self._share(cases, found) < NEAR) & less
+
+    def _share(self, cases: Cases, found: Decided) -> Tensor:
+        """How much of the range of each case's line is below the limit, (N,)."""
+        reach = 2 * found.slopes.abs() @ self.box.radius[0].to(found.slopes)
+        return (self.limit[cases.row] - found.low) / reach
 
     def _left(self, exact: CaseSweep, cases: Cases, hopeful: Tensor) -> Tensor:
         """Which cases are open: all but those of the hopeful ones (N,) that are refuted."""

@@ -127,7 +127,8 @@ def test_values_are_bounded_where_the_row_may_be_low() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_root_of_what_is_left_proves_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every case of a root gets a root of its own at once, as long as its line improves."""
-    monkeypatch.setattr("verif.signs.NEAR", math.inf)
+    for name in ("NEAR", "WORTH"):
+        monkeypatch.setattr(f"verif.signs.{name}", math.inf)
     boxes = []
     root = SignSearch._root
     monkeypatch.setattr(SignSearch, "_root", lambda self: (boxes.append(type(self.box)), root(self))[1])
