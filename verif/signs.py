@@ -57,7 +57,8 @@ class Sweeps(NamedTuple):
 @dataclass
 class SignSearch:
     """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted; with
-    `chance`, which neuron is split is drawn at random.
+    `chance`, which neuron is split is drawn at random. A subtree has the case that it begins with as `base`, how far
+    that one was from the limit, and the `ranges` in front of ReLUs that the search above it found.
     """
 
     engine: Engine
@@ -69,6 +70,7 @@ class SignSearch:
     chance: torch.Generator | None = None
     base: Cases | None = None
     gap: float = math.inf
+    ranges: dict[str, Interval] = field(default_factory=dict)
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
@@ -141,7 +143,7 @@ class SignSearch:
             box = CutBox(box.lower, box.upper, found.slopes[0], (found.bias - slack - limit)[0])
         base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
         gap = float(limit - found.low)
-        return replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
+        return replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap, ranges=self.ranges)
 
     def _fresh(self) -> SignSearch:
         return SignSearch(
@@ -155,17 +157,15 @@ class SignSearch:
         return min((float((cases.bound - self.limit[cases.row]).min()) for cases in both), default=math.inf)
 
     def _within(self) -> dict[str, Interval] | None:
-        """What the base's signs say of values, by node."""
+        """What the search above and the base's signs say of values, by node."""
         sweep = self.engine.tiles.sweep(self.engine.output, self.box.lower)
         if self.base is None or sweep is None:
             return None
-        limits: dict[str, Interval] = {}
+        flat = torch.contiguous_format
+        limits = {n: Interval(*(end.clone(memory_format=flat) for end in ends)) for n, ends in self.ranges.items()}
         for slot, entry, active in zip(*(held.tolist() for held in self.base.signs()[1:]), strict=True):
             name = self.engine.graph[str(sweep.program.slots[slot].scalar)].inputs[0]
-            shape = (1, *self.engine.graph[name].shape)
-            free = torch.full(shape, math.inf, dtype=self.box.lower.dtype)
-            own = limits.setdefault(name, Interval(-free, free))
-            (own.lower if active else own.upper).view(-1)[entry] = 0.0 if active else KEPT
+            (limits[name].lower if active else limits[name].upper).view(-1)[entry] = 0.0 if active else KEPT
         return limits
 
     def _root(self) -> Sweeps | None:
@@ -174,6 +174,8 @@ class SignSearch:
         if result.part is not None and bool(result.part.empty):
             self.done += 1
             return None
+        fronts = {node.inputs[0] for node in self.engine.graph if node.op == "relu"}
+        self.ranges = {name: result.intervals[name] for name in fronts}
         exact = self.engine.cases(self.box, result, self.rows)
         if exact is None:
             raise ValueError("this network has no signs to split")
