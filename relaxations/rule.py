@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -87,7 +87,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Relaxation(ABC):
-    """Sound linear bounds of one node over given input intervals; every tensor field has B in front."""
+    """Sound linear bounds of one node over given input intervals; every tensor field has B in front.
+
+    No bound depends on inputs at the positions `idle`: their rows are zeros.
+    """
+
+    idle: ClassVar[tuple[int, ...]] = ()
 
     @abstractmethod
     def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

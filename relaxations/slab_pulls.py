@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relaxations.affine import AffineRelaxation
+from relaxations.clarke import ChainLines
 from relaxations.lanes import LaneRelaxation, Lanes, Side
 from relaxations.matmul import MatmulRelaxation
 from relaxations.planes import Planes
@@ -48,7 +49,8 @@ def _entries(relaxation: Relaxation, rows: Slab, owner: Tensor | None) -> _Parts
         lines = (relaxation.lower_slope, relaxation.lower_bias, relaxation.upper_slope, relaxation.upper_bias)
         read = (None if line is None else rows.read(line, owner) for line in lines)
         (pulled,), bias = ScalarLines(*read).pull(rows.rows)  # type: ignore[arg-type]
-        return (replace(rows, rows=pulled),), bias
+        idle = [_zeros(rows, relaxation.shapes[1])] if isinstance(relaxation, ChainLines) else []
+        return (replace(rows, rows=pulled), *idle), bias
     if isinstance(relaxation, Planes):
         r = relaxation
         lower, upper = (tuple(rows.read(s, owner) for s in slopes) for slopes in (r.lower_slopes, r.upper_slopes))
@@ -112,6 +114,13 @@ def _place(rows: Slab, fixed: Fixed, shape: tuple[int, ...]) -> Slab:
     """A slab without rows of its own, to read values at."""
     reduced = (1 if a in fixed else n for a, n in enumerate(shape))
     return Slab(rows.rows.new_empty(()).expand(len(rows.rows), 1, *reduced), fixed, shape)
+
+
+def _zeros(rows: Slab, shape: tuple[int, ...]) -> Slab:
+    """No rows on an input of this shape (equal rank), which takes no memory."""
+    fixed = {a: index for a, index in rows.fixed.items() if shape[a] > 1}
+    reduced = (1 if a in fixed else n for a, n in enumerate(shape))
+    return Slab(rows.rows.new_zeros(()).expand(*rows.rows.shape[:2], *reduced), fixed, shape)
 
 
 def _none(rows: Slab) -> Tensor:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
+from graphs.derivatives import jacobian
 from relaxations import RULES, Call, Interval, Relaxation, slab_pulls
 from relaxations.affine import AffineRelaxation
 from relaxations.sets import Ball, Box
 from tests.verif.networks import attention, mlp, pendulum, residual
 from verif.bounds import Engine, crown, engine as engine_module, interval
 from verif.bounds.engine import OutOfTime
-from verif.bounds.structure import exact_nodes, row_size
+from verif.bounds.structure import exact_nodes, row_size, slab_size
 
 NETWORKS = {
     "relu": mlp(),
@@ -152,6 +153,13 @@ def test_windows_are_smaller_than_whole_values() -> None:
     second = [node.name for node in graph if node.op == "conv"][1]
     assert row_size(graph, second) < graph[second].size / 2
     assert row_size(graph, graph.outputs[0]) == max(node.size for node in graph)
+
+
+def test_rows_of_a_jacobian_read_one_row_of_it() -> None:
+    derivative = jacobian(mlp())
+    assert len(derivative[derivative.outputs[0]].shape) == 2
+    assert slab_size(derivative, derivative.outputs[0]) == max(node.shape[-1] for node in derivative)
+    assert slab_size(attention(), attention().outputs[0]) <= max(node.size for node in attention())
 
 
 def test_exact_nodes_are_the_first_linear_map_and_what_follows_entry_by_entry() -> None:

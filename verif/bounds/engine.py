@@ -27,7 +27,7 @@ from relaxations.windows import Window
 from verif.bounds.entries import by_pixel, meet, ordered
 from verif.bounds.found import Pass as Pass
 from verif.bounds.part import Part
-from verif.bounds.structure import exact_nodes, row_size
+from verif.bounds.structure import exact_nodes, row_size, slab_size
 from verif.bounds.sweep import Given, Sweep
 from verif.bounds.tiles import NO_ROUNDS, Rounds, TilePass, TilePrograms, lower_slopes
 
@@ -60,7 +60,11 @@ class Engine:
 
     def limit(self, like: Tensor, at: str | None = None) -> int:
         """How many rows (on node `at`) one chunk of a sweep may have."""
-        size = row_size(self.graph, at) if at is not None and self.is_map(at) else self.widest
+        size = self.widest
+        if at is not None and self.is_map(at):
+            size = row_size(self.graph, at)
+        elif at is not None and self.has_tokens(at):
+            size = slab_size(self.graph, at)
         return max(1, self.chunk_bytes // (size * like.element_size()))
 
     def is_map(self, name: str) -> bool:
@@ -322,6 +326,10 @@ class _State:
                 raise OutOfTime
             return torch.where(result.low.isnan(), -math.inf, result.low), result.slopes, result.bias
         found, bias = Sweep(self.engine.graph, self.relaxations, owner, like, both=both).run(at, rows)
+        if found is None:  # constants all the way, as far as the rows went
+            lower = bias.expand(max(len(like) if owner is None else len(owner), len(bias)), -1)
+            slopes = like.new_zeros(()).expand(*lower.shape, like.shape[1])
+            return torch.where(lower.isnan(), -math.inf, lower), slopes, lower
         if isinstance(found, Window):
             if both and isinstance(self.region, Box):  # an intermediate bound: nobody asks for its slopes
                 lower = bias + windows.minimize(self.region, found, owner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from graphs import Graph
 from graphs.ir import INPUT, Node
 from graphs.ops import OPS, Kind
@@ -56,6 +58,34 @@ def row_size(graph: Graph, at: str) -> int:
             held = sizes.get(source, back)
             sizes[source] = None if back is None or held is None else (max(back[0], held[0]), max(back[1], held[1]))
     return most
+
+
+def slab_size(graph: Graph, at: str) -> int:
+    """Numbers that one unit row on node `at` takes at most where it stays a slab (see relaxations/slabs.py)."""
+    shape = graph[at].shape
+    fixed = {at: {a for a, n in enumerate(shape) if n > 1}}  # axes along which rows have one entry
+    most = 1
+    for name in reversed(list(graph.nodes)):
+        if name not in fixed:
+            continue
+        node, own = graph[name], fixed[name]
+        most = max(most, prod(n for a, n in enumerate(node.shape) if a not in own))
+        for source in node.inputs:
+            back = _fixed_behind(node, graph[source].shape, own)
+            fixed[source] = fixed.get(source, back) & back
+    return most
+
+
+def _fixed_behind(node: Node, shape: tuple[int, ...], own: set[int]) -> set[int]:
+    """The axes of an input along which rows have one entry, as far as this is known without numbers."""
+    if node.op == "linear":
+        return own - {len(node.shape) - 1}
+    if node.op == "reshape":
+        after, before = ([a for a, n in enumerate(sizes) if n > 1] for sizes in (shape, node.shape))
+        same = [shape[a] for a in after] == [node.shape[a] for a in before]
+        return {a for a, b in zip(after, before, strict=True) if b in own} if same else set()
+    entrywise = node.op in ("add", "sub", "neg", "scale", "shift", "mul", "chain") or OPS[node.op].kind is Kind.SCALAR
+    return {a for a in own if shape[a] > 1} if entrywise and len(shape) == len(node.shape) else set()
 
 
 def _channels(node: Node) -> int:

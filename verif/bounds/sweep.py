@@ -47,8 +47,8 @@ class Sweep:
         self.sums: set[str] = set()  # terms that are sums made here, which nothing else refers to
         self.bias = like.new_zeros(1, 1)
 
-    def run(self, at: str, rows: Given) -> tuple[Tensor | Window, Tensor]:
-        """Pull `rows` on node `at` back to the input: rows (B or 1, S, n) or windows, and bias (B or 1, S)."""
+    def run(self, at: str, rows: Given) -> tuple[Tensor | Window | None, Tensor]:
+        """Pull rows on node `at` back to the input: (B or 1, S, n), windows or None (zeros); and bias (B or 1, S)."""
         lead = rows.lead if isinstance(rows, Selection) else (rows.shape[0], rows.shape[1])
         self.terms, self.bias = {at: rows}, self.like.new_zeros(lead)
         for name in reversed(list(self.graph.nodes)):
@@ -58,9 +58,9 @@ class Sweep:
             self._negate()
         (source,) = self.graph.inputs
         final = self.terms.get(source)
-        if final is None:
-            return self.like.new_zeros(*self.bias.shape, self.graph[source].size), self.bias
-        return final if isinstance(final, Window) else self._dense(source, final), self.bias
+        if final is None or isinstance(final, Window):
+            return final, self.bias
+        return self._dense(source, final), self.bias
 
     def _visit(self, name: str) -> None:
         relaxation = self.relaxations[name]
@@ -73,8 +73,9 @@ class Sweep:
         pulled = self._short_cut(name, relaxation, rows)
         parts, bias = self._pull(relaxation, self._dense(name, rows)) if pulled is None else pulled
         self.bias = self.bias + bias
-        for source, part in zip(self.graph[name].inputs, parts, strict=True):
-            self.terms[source] = self._sum(source, part) if source in self.terms else part
+        for number, (source, part) in enumerate(zip(self.graph[name].inputs, parts, strict=False)):
+            if number not in relaxation.idle:
+                self.terms[source] = self._sum(source, part) if source in self.terms else part
 
     def _pull(self, relaxation: Relaxation, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Whole rows, each through the relaxation of its own box."""
