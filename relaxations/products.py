@@ -62,6 +62,13 @@ def mccormick(x: Interval, y: Interval) -> tuple[Plane, Plane]:
     return mccormick_below(x, y), Plane((above.slopes[0], -above.slopes[1]), -above.bias)
 
 
+def corner_planes(x: Interval, y: Interval) -> tuple[Plane, Plane]:
+    """Those that touch at the lower end of y, and of x below and above: at times better than the default ones."""
+    one = torch.ones_like(x.lower)
+    above = mccormick_below(Interval(-x.upper, -x.lower), y, -one)
+    return mccormick_below(x, y, one), Plane((above.slopes[0], -above.slopes[1]), -above.bias)
+
+
 def full(inputs: Sequence[Interval]) -> list[Interval]:
     """The intervals, repeated to their common shape."""
     shape = common_shape([i.lower.shape for i in inputs])

@@ -24,6 +24,11 @@ class Rows:
     bias: Tensor
     limit: Tensor
 
+    def take(self, index: Tensor) -> Rows:
+        """Rows `index` (N, T) of each box."""
+        slopes = self.slopes.gather(1, index[..., None].expand(-1, -1, self.slopes.shape[2]))
+        return Rows(slopes, self.bias.gather(1, index), self.limit.gather(1, index))
+
 
 def margin(rows: Rows) -> float:
     """The share of the terms of a row that the rounding of their sum stays below, whatever its order (gamma of Higham,

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.derivatives import jacobian
-from relaxations import Interval
+from relaxations import Interval, Relaxation
+from relaxations.planes import Planes, shapes_of
+from relaxations.products import corner_planes, full
 from relaxations.sets import InputSet
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.errors import PropertyError
@@ -89,6 +91,10 @@ class LocalNorm:
         empty = torch.stack([part[3].part.empty for part in parts if part[3].part is not None]).any(0)
         return torch.where(empty, -math.inf, found), parts[0][3]
 
+    def rows(self, region: InputSet) -> Tensor:
+        """Upper bounds (B, G) of the groups' sums: of the l1 norms of all rows for (inf, inf)."""
+        return torch.cat([self._bounds(*one, region, {}, math.inf)[0] for one in self.engines], 1)
+
     def _bounds(
         self, name: str, engine: Engine, region: InputSet, within: Mapping[str, Interval], deadline: float
     ) -> tuple[Tensor, Tensor, Tensor, Pass]:
@@ -96,14 +102,26 @@ class LocalNorm:
         count, box = engine.graph[engine.output].size, region.box()
         rows = -torch.eye(count, dtype=torch.float64)
         found = engine.bound(region, rows, rounds=self.rounds, deadline=deadline, within=within)
-        linear = of_terms(found, box.lower.detach(), box.upper.detach()) - found.lower
-        sums = linear.minimum(found.intervals[engine.output].upper.reshape(len(linear), -1))
+        sums = found.intervals[engine.output].upper.reshape(len(found.lower), -1)
+        others = _corners(engine.graph, found)
+        for one in [found, engine.again(region, rows, found, others, deadline)] if others else [found]:
+            sums = sums.minimum(of_terms(one, box.lower.detach(), box.upper.detach()) - one.lower)
         return sums, *found.intervals[name], found
 
     def matrices(self, points: Tensor) -> Tensor:
         """J (P, S, n) at points (P, n)."""
         (found,) = self.jacobian(points)
         return found
+
+
+def _corners(graph: Graph, found: Pass) -> dict[str, Relaxation]:
+    """Other planes for all products of a pass."""
+    others: dict[str, Relaxation] = {}
+    for node in graph:
+        if node.op == "mul" and node.inputs[0] != node.inputs[1]:
+            inputs = [found.intervals[i] for i in node.inputs]
+            others[node.name] = Planes.of(*corner_planes(*full(inputs)), found.intervals[node.name], shapes_of(inputs))
+    return others
 
 
 def require_defined(f: Graph, region: InputSet, count: int = 64) -> None:

@@ -21,7 +21,7 @@ from verif.jacobians import LocalNorm
 from verif.lipschitz_climb import Climber
 from verif.pivots import Pivots
 
-_BATCH = 64
+_BATCH, _SMOOTH = 64, 256  # boxes parted at once: few where a cell can end the search, else as many as are fast
 _MOST = 256  # pivots up to which their limits cut boxes
 
 
@@ -70,6 +70,7 @@ class Search:
     def __post_init__(self) -> None:
         box = self.region.box()
         self.pivots: Pivots = self.local.pivots
+        self.batch = _BATCH if self.pivots.count else _SMOOTH
         low, high = self.pivots.limits(self.known)
         self.open = Parts(box.lower, box.upper, low, high, low.new_full((1,), math.inf))
 
@@ -140,7 +141,7 @@ class Search:
     def step(self) -> None:
         """Part the domains with the largest bounds and bound what they are parted to."""
         order = self.open.bound.argsort(descending=True)
-        parents, rest = self.open.take(order[:_BATCH]), self.open.take(order[_BATCH:])
+        parents, rest = self.open.take(order[: self.batch]), self.open.take(order[self.batch :])
         children = self.children(parents)
         if len(children):
             children = self.bounded(children, self.deadline)
@@ -177,7 +178,8 @@ class Search:
             return made
         with torch.no_grad():
             rows = self.pivots.rows(made.low, made.high, forward, chosen.repeat(2))
-            lower, upper, empty = shrink(made.lower, made.upper, rows)
+            fresh = torch.cat([place, place + self.pivots.count], 1).repeat(2, 1)  # others have cut the box before
+            lower, upper, empty = shrink(made.lower, made.upper, rows.take(fresh))
             alive = ~(empty | combined(lower, upper, rows))
         return replace(made, lower=lower, upper=upper).take(alive)
 

@@ -97,14 +97,17 @@ class Pivots:
         return at, (low < at) & (at < high)
 
     def rows(self, low: Tensor, high: Tensor, forward: Mapping[str, Affine], owner: Tensor) -> Rows:
-        """Conditions (B, 2 M rows) on the input that limits (B, M) imply, by linear bounds over boxes `owner` (B,)."""
-        parts = []
+        """Conditions (B, 2 M rows) on the input that limits (B, M) imply, by linear bounds over boxes `owner` (B,).
+
+        First those of all lower limits, then those of all upper ones.
+        """
+        first, second = [], []
         for pivot, lower, upper in self.parts(low, high):
             form = Affine(*(tensor[owner] for tensor in forward[pivot.value]))
             below, above = (slope.flatten(2).mT for slope in (form.lower_slope, form.upper_slope))
-            parts.append((-above, (lower.flatten(1) - form.upper_bias.flatten(1))))
-            parts.append((below, (form.lower_bias.flatten(1) - upper.flatten(1))))
-        slopes, bias = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+            first.append((-above, (lower.flatten(1) - form.upper_bias.flatten(1))))
+            second.append((below, (form.lower_bias.flatten(1) - upper.flatten(1))))
+        slopes, bias = (torch.cat(tensors, 1) for tensors in zip(*first, *second, strict=True))
         known = bias.isfinite() & slopes.isfinite().all(-1)
         limit = torch.where(known, 0.0, math.inf).to(bias)
         return Rows(torch.where(known[..., None], slopes, 0.0), torch.where(known, bias, 0.0), limit)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from graphs.ir import Node
 from relaxations.rule import Call, Interval, rule
 from relaxations.scalar.curve import CurveRule
 from relaxations.scalar.pieces import Piece
+from relaxations.scalar.table import COUNT, Table
 
 _FAR = 6.0
 
@@ -25,11 +28,12 @@ def _between(mask: Tensor, first: Piece, last: Piece, side: int) -> Piece:
 class BellRule(CurveRule):
     """Base: even, largest in the origin; a rule gives f' and the inflection point right of the origin."""
 
+    op: str
     bend: float
     turns = (0.0,)
     slope_noise = 8.0
     ulps = 8.0
-    contact_steps = 20
+    contact_steps = 100  # for the tables
 
     def derivative(self, x: Tensor) -> Tensor:
         """f'(x)."""
@@ -47,6 +51,18 @@ class BellRule(CurveRule):
             return middle, box
         return self._cast(_between(box.upper.abs() <= box.lower.abs(), left, right, side), box), box
 
+    def _contacts(self, call: Call, box: Interval, valley: Piece, side: int) -> tuple[Tensor, Tensor]:
+        """From tables: on a part of the valley the contact is as near as it gets to that on the whole valley."""
+        start, end = torch.as_tensor(valley.start), torch.as_tensor(valley.end)
+        crown, tail = _tables(self)
+        if side < 0:
+            first, last = -crown.at(-self.bend / box.lower), crown.at(self.bend / box.upper)
+        else:
+            reach = _FAR + self.bend
+            first, last = tail.at((self.bend - box.lower) / reach), -tail.at((self.bend + box.upper) / reach)
+        first, last = (x.maximum(start).minimum(end) for x in (first, last))
+        return torch.where(box.lower < start, first, start), torch.where(box.upper > end, last, end)
+
     def slope(self, call: Call, box: Interval, chord: Tensor, side: int) -> tuple[Tensor, Tensor | None]:
         """The chord below boxes that reach so far out on both sides that no contact is found there."""
         slope, x = super().slope(call, box, chord, side)
@@ -62,10 +78,31 @@ class BellRule(CurveRule):
         )
 
 
+@cache
+def _tables(rule: BellRule) -> tuple[Table, Table]:
+    """Contacts right of the origin: with the crown from anchors x > bend, by bend / x; with the right tail from anchors
+    between -_FAR and bend, by their share of the way from bend.
+    """
+    node = Node(rule.op, rule.op, ("x",), {}, {}, (1,))
+    call, b = Call(node, {}), rule.bend
+
+    def crown(u: Tensor) -> Tensor:
+        whole = Piece(torch.full_like(u, -b), torch.full_like(u, b), -1, rule.derivative)
+        found = rule._contact(call, b / u.clamp(min=0.25 / COUNT), whole, -1)
+        return torch.where(u > 0, torch.where(u < 1, found, b), 0.0)
+
+    def tail(u: Tensor) -> Tensor:
+        whole = Piece(torch.full_like(u, b), torch.full_like(u, min(rule.reach, 40.0)), 1, rule.derivative)
+        return torch.where(u > 0, rule._contact(call, b - u * (_FAR + b), whole, 1), b)
+
+    return Table.of(crown), Table.of(tail)
+
+
 @rule("sigmoid_slope")
 class LogisticSlopeRule(BellRule):
     """s(x) s(-x), s the logistic function."""
 
+    op = "sigmoid_slope"
     bend = 1.3169578969248166  # log(2 + sqrt(3))
     image = (0.0, 0.25)
     reach = 40.0
@@ -79,6 +116,7 @@ class LogisticSlopeRule(BellRule):
 class GaussRule(BellRule):
     """e^(-x^2)."""
 
+    op = "gauss"
     bend = 0.7071067811865476
     image = (0.0, 1.0)
     reach = 7.0
@@ -98,6 +136,7 @@ class GaussRule(BellRule):
 class LorentzRule(BellRule):
     """1 / (1 + x^2)."""
 
+    op = "lorentz"
     bend = 0.5773502691896258
     image = (0.0, 1.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from relaxations.selections import Selection
 from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
 from verif.bounds.entries import by_pixel, meet, ordered
-from verif.bounds.found import Pass as Pass
+from verif.bounds.found import OutOfTime as OutOfTime, Pass as Pass
 from verif.bounds.part import Part
 from verif.bounds.structure import exact_nodes, row_size, slab_size
 from verif.bounds.sweep import Given, Sweep
@@ -140,9 +141,15 @@ class Engine:
             lower = lower.maximum(state.intervals[self.output].lower.reshape(len(lower), -1))
         return Pass(lower, slopes, bias, state.intervals, state.relaxations, steep, state.part)
 
-
-class OutOfTime(Exception):
-    """The deadline passed in the middle of a pass; what it had found is of no use."""
+    def again(
+        self, region: InputSet, rows: Tensor, found: Pass, others: Mapping[str, Relaxation], deadline: float = math.inf
+    ) -> Pass:
+        """Rows (S, M) once more after a pass over the same region, with `others` in place of some relaxations."""
+        state = _State(self, region, dict(found.intervals), NO_ROUNDS, deadline)
+        state.relaxations.update({**found.relaxations, **others})
+        shaped = rows.reshape(1, len(rows), *self.graph[self.output].shape)
+        lower, slopes, bias = state.final(self.output, shaped, 0)
+        return replace(found, lower=lower, slopes=slopes, bias=bias, steep=slopes)
 
 
 class _State:

@@ -31,3 +31,7 @@ class Pass:
         """Mean width of each value's interval, over its entries and all boxes; the rows' own are left out."""
         own = ((name, i) for name, i in self.intervals.items() if not name.startswith("atoms."))
         return tuple((name, float((i.upper - i.lower).double().mean())) for name, i in own)
+
+
+class OutOfTime(Exception):
+    """The deadline passed in the middle of a pass; what it had found is of no use."""
