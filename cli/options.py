@@ -104,6 +104,10 @@ class LipschitzOptions:
     "Seconds for each sample; the bounds close in as long as there is time."
     seed: int = 0
     "Seed of every random choice."
+    quiet: Annotated[bool, Parameter(negative=())] = False
+    "No progress."
+    verbose: Annotated[bool, Parameter(negative=())] = False
+    "Progress lines even where stderr is no terminal."
 
     def check(self) -> None:
         """Raise UsageError where a value makes no sense."""
@@ -131,6 +135,10 @@ class MonotoneOptions:
     "Seconds for each feature."
     seed: int = 0
     "Seed of every random choice."
+    quiet: Annotated[bool, Parameter(negative=())] = False
+    "No progress."
+    verbose: Annotated[bool, Parameter(negative=())] = False
+    "Progress lines even where stderr is no terminal."
 
     def check(self) -> None:
         """Raise UsageError where a value makes no sense."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from verif.bab import Progress
+    from verif.lipschitz import Lipschitz
 
 Watch = Callable[["Progress"], None]
 _Show = Callable[[str, float], None]  # a text, and the seconds so far
@@ -54,6 +56,14 @@ def line(event: Progress, title: str, timeout: float | None) -> str:
         f"worst bound {event.worst:+.4g}   proved {event.proved_share:.1%}   open {event.open:,}   "
         f"done {event.done:,}   {event.boxes_per_second:,.0f} boxes/s   {_clock(event.seconds)}{limit}   {title}"
     )
+
+
+def closing(event: Lipschitz, title: str, timeout: float) -> str:
+    """The two bounds of a Lipschitz constant, the upper one as soon as there is one."""
+    upper = f"at most {event.upper:.5g}" if math.isfinite(event.upper) else "first pass"
+    gap = f"   gap {event.gap:.1%}" if math.isfinite(event.gap) else ""
+    clock = f"{_clock(event.seconds)}/{_clock(timeout)}"
+    return f"at least {event.lower:.5g}   {upper}{gap}   {event.boxes:,} domains   {clock}   {title}"
 
 
 def _live(shown: ExitStack) -> _Show:

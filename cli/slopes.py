@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from cli import files
 from cli.decide import importing, interrupted, stem, worst
 from cli.errors import UsageError
 from cli.local import read_samples, sample_file
-from cli.options import LipschitzOptions, MonotoneOptions
+from cli.options import LipschitzOptions, MonotoneOptions, Options
+from cli.progress import closing, counting, watching
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,19 +36,26 @@ def lipschitz_around(model: Path, options: LipschitzOptions) -> int:
 
     network = Networks.of(model).load("")
     samples = read_samples(options.input, network)
-    settings = Settings(timeout=options.timeout, seed=options.seed)
     for number, sample in enumerate(samples):
         radius = torch.full((1,), options.eps, dtype=torch.float64)
         ball = Ball(sample[None], radius, float(options.norm))
         region = Box(*_ends(sample, options.eps)) if options.norm == "inf" else ball
         rows = _margins(network, sample) if options.margins else None
         norms = float(options.norm), float(options.output_norm)
-        found = lipschitz(network, region, *norms, rows=rows, settings=settings)
         name = f"{stem(options.input)}[{number}]" if len(samples) > 1 else stem(options.input)
-        print(_line(found, f"{stem(model)} x {name}, eps {options.eps:g}"), flush=True)
+        title = f"{stem(model)} x {name}, eps {options.eps:g}"
+        with counting(options.quiet, options.verbose) as show:
+            watch = _shown(show, title, options.timeout)
+            settings = Settings(timeout=options.timeout, seed=options.seed, on_event=watch)
+            found = lipschitz(network, region, *norms, rows=rows, settings=settings)
+        print(_line(found, title), flush=True)
         if found.interrupted:
             return interrupted(f"these bounds hold; {number} of {len(samples)} samples are finished")
     return 0
+
+
+def _shown(show: Callable[[str], None] | None, title: str, timeout: float) -> Callable[[Lipschitz], None] | None:
+    return show and (lambda event: show(closing(event, title, timeout)))
 
 
 def _ends(sample: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -93,7 +101,6 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
     import torch
 
     box = Box(torch.tensor([lower], dtype=torch.float64), torch.tensor([upper], dtype=torch.float64))
-    budget = Budget(options.timeout, options.seed)
     files.require_writable(options.picture)
     if options.picture is not None:
         from cli.pictures import write_profiles
@@ -101,7 +108,10 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
         write_profiles(model, box, names, signs[1] + signs[-1], options)
     if options.input is not None:
         return _along_lines(model, options, box, (names, signs))
-    results = monotone(model, box, increasing=signs[1], decreasing=signs[-1], output=options.output, budget=budget)
+    how = Options(timeout=options.timeout, quiet=options.quiet, verbose=options.verbose)
+    with watching(how, stem(model)) as watch:
+        budget = Budget(options.timeout, options.seed, watch)
+        results = monotone(model, box, increasing=signs[1], decreasing=signs[-1], output=options.output, budget=budget)
     for result in results:
         print(_feature(result, names, stem(model)), flush=True)
     if any(result.reason == "interrupted" for result in results):

@@ -119,6 +119,8 @@ def _run(searches: Sequence[Search], climber: Climber, deadline: float, settings
     try:
         for search in searches:
             search.begin()
+            if settings.on_event is not None:
+                settings.on_event(known())
         while (left := [s for s in searches if s.settle()]) and time.monotonic() < deadline:
             max(left, key=lambda search: float(search.open.bound.max())).step()
             if settings.on_event is not None:

@@ -54,6 +54,17 @@ def test_an_interruption_is_told_and_its_bounds_are_kept(capsys: Capture, monkey
     assert err == "interrupted: these bounds hold; 0 of 2 samples are finished\n"
 
 
+@pytest.mark.usefixtures("here")
+def test_progress_goes_to_stderr_and_not_into_a_pipe(capsys: Capture) -> None:
+    words = ["lipschitz", "sum.onnx", "--input", "one.npy", "--eps", "2"]
+    assert run(words) == 0
+    assert capsys.readouterr().err == ""
+    assert run([*words, "--verbose"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert err.startswith("at least 2   at most 2   gap 0.0%   1 domains   00:00/00:10   sum x one, eps 2\n")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
