@@ -93,6 +93,8 @@ class Search:
         low, high = parts.low, parts.high
         if self.pivots.count:
             low, high = self.pivots.ranges(found.intervals)
+        if self.done == 1:  # the whole region is never empty
+            bound = torch.where(bound == -math.inf, math.inf, bound)
         kept = Parts(parts.lower, parts.upper, low, high, bound.minimum(parts.bound))
         if self.done == 1:
             return kept

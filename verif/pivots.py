@@ -62,7 +62,7 @@ class Pivots:
             limits[pivot.value] = limits[pivot.value].meet(own) if pivot.value in limits else own
             right, left = lower >= pivot.at, upper <= pivot.at
             least, most = min(pivot.left, pivot.right), max(pivot.left, pivot.right)
-            fixed = torch.where(right, pivot.right, pivot.left).to(lower)
+            fixed = torch.where(right, torch.full_like(lower, pivot.right), pivot.left)  # not in float32
             either = ~(right | left)
             for name in pivot.slopes:
                 limits[name] = Interval(torch.where(either, least, fixed), torch.where(either, most, fixed))

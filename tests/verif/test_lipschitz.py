@@ -167,6 +167,25 @@ def test_a_ball_is_smaller_than_its_box(norm: float) -> None:
     assert ball.contains(inner.pair[None]).all()
 
 
+@pytest.mark.parametrize("slope", [0.1, -0.3])
+def test_slopes_that_float32_cannot_hold_leave_no_box_empty(slope: float) -> None:
+    """A slope rounded to float32 lay outside of its own exact interval, and the region counted as empty."""
+    builder = GraphBuilder()
+    x = builder.input("x", (2,), "float64")
+    weight = torch.tensor([[1.0, 0.5], [0.5, -1.0], [0.2, 1.0]], dtype=torch.float64)
+    bias = torch.tensor([-9.0, 0.1, 9.0], dtype=torch.float64)  # one that is off, one at its kink, one that is on
+    value = builder.add(
+        "leaky_relu", [builder.add("linear", [x], {"weight": weight, "bias": bias})], {}, {"slope": slope}
+    )
+    graph = builder.build([builder.add("linear", [value], {"weight": torch.ones(1, 3, dtype=torch.float64)})])
+    box = Box(-torch.ones(1, 2), torch.ones(1, 2))
+    found = lipschitz(graph, box, settings=Settings(timeout=None))
+    columns = torch.tensor([[slope, s, 1.0] for s in (slope, 1.0)], dtype=torch.float64) @ weight
+    exact = float(columns.abs().sum(1).max())
+    assert exact * (1 - 1e-4) <= found.lower <= exact * (1 + 1e-9)
+    assert exact * (1 - 1e-9) <= found.upper <= found.first * (1 + 1e-9)
+
+
 def test_rows_of_margins() -> None:
     graph, box = mlp((4, 8, 3), 5), around(4, 0.2)
     rows = torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
