@@ -49,6 +49,8 @@ def run_batch(what: Path, options: BatchOptions) -> int:
 
     options.check()
     asked = list(questions(what, options))
+    if not asked:
+        raise UsageError("C117", "there are no instances to decide", where=str(what))
     if options.resume:
         files.require(options.results)
     files.require_writable(options.results, options.csv)
@@ -65,12 +67,14 @@ def _decide(store: Store, asked: Sequence[Question], options: BatchOptions) -> b
     """Decide what is open; whether it went to its end."""
     from verif.batch.runner import Batch, facts
 
-    run = store.begin([question.entry() for question in asked], shlex.join(sys.argv), facts())
+    entries = [question.entry() for question in asked]
+    run = store.begin(entries, shlex.join(sys.argv), facts())
     batch = Batch(store, run, again=options.retry)
     try:
         todo = batch.open(asked)
-        if len(todo) < len(asked):
-            print(f"{len(asked) - len(todo)} of {len(asked)} instances are decided already", file=sys.stderr)
+        unlike = len({entry.key for entry in entries})
+        if len(todo) < unlike:
+            print(f"{unlike - len(todo)} of {unlike} instances are decided already", file=sys.stderr)
         with _workers(options) as workers:
             batch.decide(todo, workers, lambda q, o: None if options.quiet else _show(q, o))
     except KeyboardInterrupt:
@@ -94,7 +98,7 @@ def _workers(options: BatchOptions) -> Local | Cluster:
 def _summary(outcomes: Iterable[Outcome | None]) -> int:
     counts = Counter(None if outcome is None else VERDICTS[outcome.verdict] for outcome in outcomes)
     left = [f"{counts[None]} with another run"] if counts[None] else []
-    print(", ".join([*(f"{counts[v]} {v.label}" for v in Verdict if counts[v]), *left]) or "no instances")
+    print(", ".join([*(f"{counts[v]} {v.label}" for v in Verdict if counts[v]), *left]))
     return worst([verdict.exit_code for verdict in Verdict if counts[verdict]])
 
 

@@ -43,7 +43,9 @@ def questions(what: Path, options: BatchOptions) -> Iterator[Question]:
         yield from read_job(files.require(what), options, settings)
         return
     if what.suffix != ".csv":
-        raise UsageError("C104", f"a batch is a list of instances (.csv), a job (.toml) or a folder, not '{what}'")
+        help = {".db": f"verify report {what} shows it", ".onnx": f"verify {what}"}.get(files.require(what).suffix, "")
+        kinds = "a list of instances (.csv), a job (.toml) or a folder"
+        raise UsageError("C104", f"a batch is {kinds}, not '{what}'", help=help)
     for row in read_instances(files.require(what)):
         seconds = min(row.timeout, options.timeout or row.timeout)
         title = f"{', '.join(dict.fromkeys(stem(file) for _, file in row.models))} x {stem(row.property)}"
@@ -60,7 +62,7 @@ def _category(row: Instance, folder: Path) -> str:
 
 def read_instances(path: Path) -> Iterator[Instance]:
     """Rows of an instances file. Raises UsageError C109 with file:line."""
-    with path.open(newline="", encoding="utf-8") as source:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as source:
         reader = csv.reader(source, skipinitialspace=True)
         for row in reader:
             if not row or row[0].lstrip().startswith("#"):
@@ -74,7 +76,8 @@ def read_instances(path: Path) -> Iterator[Instance]:
             try:
                 seconds = float(timeout)
             except ValueError:
-                raise UsageError("C109", f"the timeout is not a number: '{timeout}'", where=where) from None
+                help = "a list has no head line" if reader.line_num == 1 else ""
+                raise UsageError("C109", f"the timeout is not a number: '{timeout}'", where=where, help=help) from None
             models = tuple((name, path.parent / file) for name, file in _networks(onnx, where) or [("", onnx)])
             yield Instance(models, path.parent / vnnlib, seconds)
 

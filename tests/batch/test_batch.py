@@ -62,17 +62,24 @@ def test_usage(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "i.csv").write_text("")
+    (tmp_path / "one.csv").write_text("a.onnx,p.vnnlib,1\n")
+    (tmp_path / "r.db").touch()
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x80")
     told = {
         "batch empty": "C117",
-        "batch x.txt": "C104",
+        "batch x.txt": "C107",
+        "batch r.db": "C104",
+        "batch i.csv": "C117",
+        "batch binary.csv": "C109",
         "batch x.toml": "C107",
         "batch i.csv --jobs 0": "C103",
-        "batch i.csv --resume": "C107",
+        "batch one.csv --resume": "C107",
     }
     for command, code in told.items():
         assert run(command.split()) == 2
         assert f"error[{code}]" in capsys.readouterr().err
-    assert run(["batch", "i.csv"]) == 0 and capsys.readouterr().out == "no instances\n"
+    (tmp_path / "head.csv").write_text("onnx,vnnlib,timeout\na.onnx,p.vnnlib,1\n")
+    assert run(["batch", "head.csv"]) == 2 and "help: a list has no head line" in capsys.readouterr().err
 
 
 def test_a_list_over_folders_has_their_names_as_categories(tmp_path: Path) -> None:

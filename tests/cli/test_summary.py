@@ -205,6 +205,15 @@ def test_commands_that_ask_again() -> None:
     asked = around(3, 0.2, Verdict.TIMEOUT)
     command = "verify m.onnx --input 'data.npz[3]' --eps 0.2 --norm 2 --least 0 --most 1 --timeout 20 --explain"
     assert again(asked) == command
+    steep = {"steepness": {"index": 3, "eps": 0.2, "norm": "inf", "output_norm": "2.0", "most": 9.0}}
+    spec = "data.npz[3] eps 0.2 norms inf 2 at most 9"
+    row = Row("c", "m.onnx", spec, Verdict.TIMEOUT, 2.0, entry=Entry("k", "c", "m.onnx", spec, {"": "m.onnx"}, steep))
+    command = "verify lipschitz m.onnx --input 'data.npz[3]' --eps 0.2 --norm inf --output-norm 2 --timeout 20"
+    assert again(row) == command
+    rising = {"rising": {"name": "age", "feature": 0, "sign": -1, "output": 1, "lower": [0.0], "upper": [1.0]}}
+    spec = "box.csv output 1 decreasing in age"
+    row = Row("c", "m.onnx", spec, Verdict.TIMEOUT, 2.0, entry=Entry("k", "c", "m.onnx", spec, {"": "m.onnx"}, rising))
+    assert again(row) == "verify monotone m.onnx --box box.csv --decreasing age --output 1 --timeout 20"
     two = Entry("k", "c", "a.onnx, b.onnx", "q.vnnlib", {"f": "a.onnx", "g": "b.onnx"})
     row = Row("c", "a.onnx, b.onnx", "q.vnnlib", Verdict.TIMEOUT, 2.0, entry=two)
     assert again(row) == "verify q.vnnlib --network f=a.onnx --network g=b.onnx --timeout 20 --explain"
