@@ -79,7 +79,7 @@ _PUBLIC = {
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'verif' has no attribute '{name}'")
+        raise AttributeError(f"module 'verif' has no attribute '{name}'", name=name, obj=sys.modules[__name__])
     value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)
     return value
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from relaxations.sets import Ball, Box
 from verif.bounds import Engine, Rounds
 from verif.bounds.engine import OutOfTime
-from verif.errors import PropertyError
+from verif.errors import PropertyError, require_kind
 from verif.jacobians import LocalNorm, flat_rows, require_defined
 from verif.lipschitz_climb import Climber
 from verif.lipschitz_search import Search
@@ -85,6 +85,7 @@ def lipschitz(
     """
     if input_norm not in _NORMS or output_norm not in _NORMS:
         raise PropertyError("P112", f"norms must be 1, 2 or inf, they are {input_norm} and {output_norm}")
+    require_kind(region, (Box, Ball), "the region is a verif.Box or a verif.Ball")
     network = Networks.of(model).load("")
     f, norm = flat_rows(network, rows), OperatorNorm(float(input_norm), float(output_norm))
     n, count = f[f.inputs[0]].size, f[f.outputs[0]].size

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphs import Graph
-from verif.errors import PropertyError
+from verif.errors import PropertyError, require_kind
 from verif.query import Network, Source
 
 
@@ -23,6 +23,8 @@ class Networks:
         """From one network, a mapping, or a list of (name, source)."""
         if isinstance(networks, str | Path | Graph | Network):
             return cls({"": networks})
+        kinds = "a network is an ONNX file, a graph, or verif.compile(module, x).network() of a torch module"
+        require_kind(networks, (Mapping, Sequence), kinds)
         pairs = list(networks.items() if isinstance(networks, Mapping) else networks)
         names = [name for name, _ in pairs]
         for name in names:

@@ -22,7 +22,7 @@ from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.clauses import ClauseTable
 from verif.conditions import Condition
-from verif.errors import PropertyError
+from verif.errors import PropertyError, require_kind
 from verif.expressions import Expression, Space
 from verif.jacobians import require_defined
 from verif.properties import over_boxes
@@ -46,6 +46,7 @@ def prove(
 
     Raises PropertyError P115 where a value of some expression is not defined on all of the box.
     """
+    require_kind(condition, (Condition,), "what is proved is a condition on variables, such as y <= 1")
     query = compile_condition(condition)
     require_defined(query.graph.to(torch.float64), condition.space.box)
     result = verify(None, query, timeout=timeout, seed=seed, on_event=on_event)

@@ -18,7 +18,7 @@ from torch import Tensor
 from graphs import Graph
 from graphs.errors import GraphError
 from verif import floats
-from verif.errors import PropertyError
+from verif.errors import PropertyError, require_kind
 
 if TYPE_CHECKING:
     from verif.runners import Runner
@@ -190,6 +190,12 @@ def compile_query(
     given = Networks.of(networks)
     if isinstance(property, Property):
         return compose(_meant(property, arithmetic), given.all())
+    require_kind(
+        property, (str, Path), "a property is a VNN-LIB file, one of verif.robustness and its like, or a Query"
+    )
+    if Path(property).suffix == ".onnx":
+        help = "the model comes first, then the property"
+        raise PropertyError("P101", "this is a model, not a property", where=str(property), help=help)
     from verif.vnnlib import read
 
     try:
@@ -199,7 +205,8 @@ def compile_query(
         try:
             given.all()
         except GraphError as error:  # a model that cannot be read comes first, or it would hide behind the property
-            error.notes = (*error.notes, f"the property has an error too: {wrong.code}, {wrong.message}")
+            what = f", {wrong.message}" if wrong.message.isprintable() else ""
+            error.notes = (*error.notes, f"the property has an error too: {wrong.code}{what}")
             raise error from None
         raise
 
