@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 import verif
 from verif.training import IBP, SABR, CrownIBP, FusedCrownIBP
@@ -46,6 +46,31 @@ def test_what_torch_compiles_is_read_as_its_module() -> None:
     torch.testing.assert_close(compiled.step(x, radii={"0.weight": 0.1}).outputs, module(x))
 
 
+class Certified(nn.Module):
+    """A loss as a module."""
+
+    def __init__(self, module: nn.Module, x: Tensor) -> None:
+        super().__init__()
+        self.module, self.compiled = module, verif.compile(module, x)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return IBP()(self.compiled.step(x), verif.around(x, 0.1), labels)
+
+
+def test_a_parallel_module_of_one_process_is_the_module(tmp_path: Path) -> None:
+    x, labels = torch.rand(6, 1, 4, 4), torch.arange(6) % 3
+    module = Certified(conv_net(), x)
+    distributed.init_process_group("gloo", f"file://{tmp_path / 'rendezvous'}", world_size=1, rank=0)
+    try:
+        module(x, labels).backward()
+        alone = [p.grad for p in module.parameters()]
+        module.zero_grad(set_to_none=True)
+        nn.parallel.DistributedDataParallel(module)(x, labels).backward()
+        torch.testing.assert_close([p.grad for p in module.parameters()], alone)
+    finally:
+        distributed.destroy_process_group()
+
+
 WORKER = """
 import sys
 from datetime import timedelta
@@ -79,6 +104,7 @@ print("equal")
 """
 
 
+@pytest.mark.long
 def test_two_processes_find_the_gradients_of_one(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", WORKER]
     runs = [
