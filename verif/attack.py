@@ -5,19 +5,22 @@ Shape letters: P points, n input numbers, M atoms.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from graphs import Graph
+from relaxations.sets import Box
 from verif.clauses import ClauseTable
 
 LEAST, MOST = 32, 1 << 14  # starts of a descent
 COST = 3  # of a step, in evaluations
 FIRST, LAST = 0.5, 2e-3  # the first step of a descent as a share of the box, and the last as a share of the first
+DRAWN = 8  # points drawn for each that descends
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -127,3 +130,19 @@ def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator)
     unit[:, 0] = 0.5
     points = lower[:, None] + unit * (upper - lower)[:, None]
     return torch.minimum(torch.maximum(points, lower[:, None]), upper[:, None])
+
+
+def best_starts(
+    attacker: Attacker, sources: Sequence[tuple[Box, Tensor]], count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """About `count` points (P, n) of boxes with their regions, the widths (P, n) of the boxes, and the regions (P,)."""
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+    for box, region in sources:
+        each = DRAWN * max(2, count // len(region) // len(sources))
+        points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
+        drawn.append((points, box.width.repeat_interleave(each, 0), region.repeat_interleave(each)))
+    points, width, region = (torch.cat(part) for part in zip(*drawn, strict=True))
+    gap = attacker.gap(points, region)
+    gap[:: 2 * DRAWN] = -math.inf  # half of the starts are those that look best, half are any
+    best = torch.topk(gap, len(points) // DRAWN, largest=False).indices
+    return points[best], width[best], region[best]

@@ -101,6 +101,14 @@ class Search:
             self.resize(size, time.monotonic() - begun)
             yield self.progress()
 
+    def first(self) -> None:
+        """Bound the regions once: what that refutes is done with."""
+        batch = self.domains.pop(min(self.batch, self.ration.boxes))
+        _, result, survivors, _ = self.bound(batch)
+        self.widths = self.widths or result.widths
+        self.done -= len(survivors)  # they are bounded again
+        self.domains.push(survivors)
+
     def share_work(self, size: int) -> None:
         """Use one thread for `size` boxes or points of a small network, all of them for more."""
         torch.set_num_threads(1 if size * self.engine.widest < ALONE else self.threads)

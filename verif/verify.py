@@ -20,7 +20,7 @@ from torch import Tensor
 from graphs import Graph
 from relaxations.sets import Box
 from verif.alongside import Alongside
-from verif.attack import Attacker, Budget, Pace, starts
+from verif.attack import Attacker, Budget, Pace, best_starts, starts
 from verif.bab import Candidate, Progress, Search, met
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
@@ -38,7 +38,7 @@ from verif.verdict import Verdict
 
 ATTACK, ATTACK_SHARE = 0.2, 0.1  # seconds, and share of the time so far, of one gradient descent in whole regions
 REST, RARER = 8.0, 10.0  # times of a descent until the next one, at first; seconds after which it is twice as many
-DRAWN = 8  # points drawn for each that descends
+SMALL = 512  # numbers in the widest layer up to which one pass of bounds costs less than one descent (measured)
 STEPS = (25, 50, 100)  # of the descents, in turns
 PROBES = 16  # points that tell how fast a network is
 POINTS = 16  # where the rounding errors of a network are measured
@@ -120,10 +120,14 @@ class Run:
             return self._by_points(points)
         search = self.search = self._search()
         search.share_work(64)
-        found = self._attack(search, 16)
+        small = search.engine.widest <= SMALL and self.strategy.name != "exact"
+        if small:
+            self._first(search)
+        found = self._attack(search, 16) if len(search.domains) else None
         if found is not None:
             return found
-        self._allow_for_programs(search)
+        if not small:
+            self._allow_for_programs(search)
         beside = Alongside(search, search.domains.where(torch.arange(len(search.domains))))
         if self.strategy.name == "exact":
             return self._alone(beside) or self._ended(search, beside)
@@ -147,6 +151,13 @@ class Run:
         if search.unresolved and not len(search.domains):
             found = self._alone(beside)
         return found or self._ended(search, beside)
+
+    def _first(self, search: Search) -> None:
+        """Bound the regions before any descent: what is refuted at once needs none."""
+        self._allow_for_programs(search)
+        search.first()
+        if self.on_event is not None and not len(search.domains):  # else the search tells its own
+            self.on_event(search.progress())
 
     def _alone(self, beside: Alongside) -> Result | None:
         """Let the exact search run to its end; a counterexample, if it finds one."""
@@ -293,16 +304,7 @@ class Run:
         sources = [(self._inner(regions), regions)]
         if search.done > len(self.query.property.lower):  # domains are smaller than regions
             sources.append((Box(leaves.lower, leaves.upper).to(sources[0][0].lower.dtype), leaves.region))
-        drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-        for box, region in sources:
-            each = DRAWN * max(2, count // len(region) // len(sources))
-            points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
-            drawn.append((points, box.width.repeat_interleave(each, 0), region.repeat_interleave(each)))
-        points, width, region = (torch.cat(part) for part in zip(*drawn, strict=True))
-        gap = search.attacker.gap(points, region)
-        gap[:: 2 * DRAWN] = -math.inf  # half of the starts are those that look best, half are any
-        best = torch.topk(gap, len(points) // DRAWN, largest=False).indices
-        return points[best], width[best], region[best]
+        return best_starts(search.attacker, sources, count, generator)
 
     def _replayed(self, point: Tensor) -> Result | None:
         """VIOLATED, if a replay in onnxruntime (or the torch module) confirms the point."""
@@ -344,13 +346,3 @@ class Run:
             return "measured: linear programs decided"
         unproved = search.allowance.unproved
         return f"measured: {unproved}" if unproved else "proved"
-
-
-def _intensity() -> Iterator[tuple[int, int]]:
-    """Growing attacks: (starts, steps)."""
-    yield 128, 25
-    yield 512, 30
-    for _ in range(3):
-        yield 256, 60
-    while True:
-        yield 512, 100
