@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from cli import files
 from cli.errors import UsageError
 from cli.options import CompareOptions
-from cli.results import Row, Run, read
+from cli.results import Row, Run, aligned, read
 from verif.verdict import Verdict
 
 _WORSE = {Verdict.HOLDS: 0, Verdict.UNKNOWN: 1, Verdict.TIMEOUT: 1, Verdict.VIOLATED: 2, Verdict.ERROR: 3}
@@ -51,7 +51,7 @@ class Change:
 
 def compare(before: Path, after: Path, options: CompareOptions) -> int:
     """Print what changed, contradictions first; 1 for a contradiction, a regression or a missing instance, else 0."""
-    first, second = read(before), read(after)
+    first, second = aligned(read(before), read(after))
     for path, run in ((before, first), (after, second)):
         if not run.rows:
             raise UsageError("C104", "there are no results to compare", where=str(path))

@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli import files
@@ -117,6 +117,25 @@ def _stored(path: Path) -> Run:
             rows.append(Row(*names, verdict, outcome.seconds, digest, outcome, entry))
         records = store.runs()
     return Run(path.stem, tuple(rows), pending, records[-1] if records else None)
+
+
+def aligned(first: Run, second: Run) -> tuple[Run, Run]:
+    """Two runs with files named alike: results.csv names them from the list's folder, a store from the working one."""
+    named = {row.key for row in first.rows}
+    if first.rows and not any(row.key in named for row in second.rows):
+        for row in second.rows:
+            for one, other in ((first.rows[0], row), (row, first.rows[0])):
+                ahead = other.model.removesuffix(one.model)
+                if ahead.endswith("/") and other.spec == ahead + one.spec:
+                    if other is row:
+                        return first, _without(second, ahead)
+                    return _without(first, ahead), second
+    return first, second
+
+
+def _without(run: Run, ahead: str) -> Run:
+    rows = (replace(r, model=r.model.removeprefix(ahead), spec=r.spec.removeprefix(ahead)) for r in run.rows)
+    return replace(run, rows=tuple(rows))
 
 
 def families(run: Run) -> list[Family]:

@@ -18,7 +18,7 @@ from cli.errors import UsageError
 from cli.examples import examples
 from cli.options import ReportOptions
 from cli.pictures import accuracy_curve
-from cli.results import Run, changes, disagreements, families, read
+from cli.results import Run, aligned, changes, disagreements, families, read
 from verif import __version__
 from verif.verdict import Verdict
 
@@ -75,10 +75,11 @@ def markdown(runs: Sequence[Run]) -> str:
             lines.append(f"| {one.name} | {one.solved} | {one.count} | {times} |")
         lines.append("")
     if len(runs) == 2:
-        for before, after in changes(*runs):
+        pair = aligned(*runs)
+        for before, after in changes(*pair):
             where = f"{after.category} {after.model} {after.spec}"
             lines.append(f"- {where}: {before.verdict.label}, then {after.verdict.label}")
-        opposite = len(disagreements(*runs))
+        opposite = len(disagreements(*pair))
         lines += [f"- {opposite} contradictions" if opposite else "- no contradiction", ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -94,21 +95,23 @@ def junit(run: Run) -> str:
         case = ElementTree.SubElement(suite, "testcase", facts)
         if row.verdict is not Verdict.HOLDS:
             kind = "error" if row.verdict is Verdict.ERROR else "failure"
-            ElementTree.SubElement(case, kind, {"type": row.verdict.label, "message": row.verdict.meaning})
+            why = row.outcome.reason if row.outcome is not None else ""
+            ElementTree.SubElement(case, kind, {"type": row.verdict.label, "message": why or row.verdict.meaning})
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def page(runs: Sequence[Run]) -> str:
     """One self-contained page; readable without scripts, which only sort and filter."""
+    pair = aligned(*runs) if len(runs) == 2 else None
     facts: dict[str, Any] = {
         "runs": [(run, families(run)) for run in runs],
         "labels": [v.label for v in Verdict],
         "open": [(run.name, row) for run in runs for row in run.rows if not row.solved],
-        "contradictions": disagreements(runs[0], runs[1]) if len(runs) == 2 else [],
-        "changes": changes(runs[0], runs[1]) if len(runs) == 2 else [],
+        "contradictions": disagreements(*pair) if pair else [],
+        "changes": changes(*pair) if pair else [],
         "times": cactus(runs),
-        "both": scatter(runs[0], runs[1]) if len(runs) == 2 else None,
+        "both": scatter(*pair) if pair else None,
         "accuracy": [(title, accuracy_curve(found), found) for title, found in accuracies(runs)],
         "searches": progress(runs),
         "widths": widths(runs),

@@ -109,3 +109,17 @@ def test_the_workflow_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "junit.xml").is_file() and (tmp_path / "report.html").is_file()
     (tmp_path / "properties/baseline.csv").write_text(good.replace(",sat,", ",unsat,"))
     assert run(commands[1]) == 1
+
+
+def test_names_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = ["c,{}m.onnx,{}p1.vnnlib,0,unsat,1\n", "c,{}m.onnx,{}p2.vnnlib,0,sat,1\n"]
+    (tmp_path / "list.csv").write_text("".join(row.format("", "") for row in rows))
+    (tmp_path / "work.csv").write_text("".join(row.format("a/b/", "a/b/") for row in reversed(rows)))
+    for pair in (["list.csv", "work.csv"], ["work.csv", "list.csv"]):
+        assert run(["compare", *pair]) == 0
+        assert capsys.readouterr().out == "2 of 2 unchanged, 0 failed\n"
+        assert run(["report", *pair, "--html", "r.html"]) == 0
+        assert (
+            capsys.readouterr().out.endswith("- no contradiction\n") and "<circle" in (tmp_path / "r.html").read_text()
+        )
