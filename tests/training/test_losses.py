@@ -13,7 +13,21 @@ from torch import nn
 import verif
 from graphs.exported.today import Normalise
 from relaxations.sets import Box
-from verif.training import CCIBP, IBP, MTLIBP, SABR, CompSum, CrownIBP, ExpIBP, FusedCrownIBP, Ramp, initialise
+from verif.errors import PropertyError
+from verif.training import (
+    CCIBP,
+    IBP,
+    MTLIBP,
+    SABR,
+    TAPS,
+    CompSum,
+    CrownIBP,
+    ExpIBP,
+    FusedCrownIBP,
+    LatentAttack,
+    Ramp,
+    initialise,
+)
 from verif.training.attacks import Attack
 
 LOSSES = [IBP(), IBP(0.5), CrownIBP(), CrownIBP(0.5), FusedCrownIBP(), SABR(0.2), CCIBP(), MTLIBP(), ExpIBP()]
@@ -129,6 +143,17 @@ def test_gradients_agree_with_differences(method: str) -> None:
     assert (ahead - behind) / (2 * step) == pytest.approx(float((by_weight * direction).sum()), rel=1e-4, abs=1e-6)
     more, less = (total((radius + sign * step).detach(), held).item() for sign in (1, -1))
     assert (more - less) / (2 * step) == pytest.approx(float(by_radius.sum()), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, TAPS(), LatentAttack()], ids=lambda loss: type(loss).__name__)
+def test_labels_that_do_not_fit_are_named(loss) -> None:  # type: ignore[no-untyped-def]
+    x, labels = batch()
+    step, region = verif.compile(network(), x).step(x), verif.around(x, 0.1)
+    for wrong in (labels + 3, labels - 100, labels.int(), labels.double(), labels[:4], labels[:, None]):
+        with pytest.raises(
+            PropertyError, match=r"P116.*(labels must lie between 0 and 3|labels are int64|5 samples and 4)"
+        ):
+            loss(step, region, wrong)
 
 
 def test_a_loss_that_is_none_names_the_module() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relaxations.sets import InputSet
 from verif.training.compiled import Step
+from verif.training.regions import check_labels
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Attack:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """Points (B, n) of the set with a large cross-entropy; without gradients."""
+        check_labels(labels, step.count, len(region))
         return self.climb(region, lambda points: F.cross_entropy(step.at(points), labels, reduction="sum"))
 
     def climb(self, region: InputSet, objective: Callable[[Tensor], Tensor]) -> Tensor:

@@ -231,7 +231,7 @@ class Step:
 
         The sums over |w_label - w_k| need no row for each class: less than half of the work of `lower`.
         """
-        check_labels(labels, self.count)
+        check_labels(labels, self.count, len(region))
         node = self.graph[self.graph.outputs[0]]
         while node.op == "reshape":
             node = self.graph[node.inputs[0]]

@@ -39,6 +39,7 @@ class Logits(NamedTuple):
     @classmethod
     def bounded(cls, step: Step, region: InputSet, labels: Tensor, method: Method = "ibp") -> Logits:
         """Over a region: margins by a method, the box by intervals."""
+        check_labels(labels, step.count, len(region))
         if method == "ibp":
             found = _others(step.margins(region, labels).lower, labels)
         else:

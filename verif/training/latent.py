@@ -18,7 +18,7 @@ from verif.training.attacks import Attack
 from verif.training.compiled import Step
 from verif.training.heads import CrossEntropy, Head, Logits
 from verif.training.losses import SABR, finite
-from verif.training.regions import margins
+from verif.training.regions import check_labels, margins
 
 
 def cut(graph: Graph, bends: int) -> str:
@@ -87,6 +87,7 @@ class TAPS:
 
     def __call__(self, step: Step, region: InputSet, labels: Tensor) -> Tensor:
         """A number."""
+        check_labels(labels, step.count, len(region))
         if self.small is not None:
             region = self.small.small(step, region, labels)
         behind, box = tail(step, region, self.bends)

@@ -35,8 +35,13 @@ def around(
     return ball if least is None and most is None else Meet(Box(lower, upper), ball)
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raises PropertyError for a label that is not one of the K classes."""
+def check_labels(labels: Tensor, classes: int, samples: int | None = None) -> None:
+    """Raises PropertyError for labels that are not numbers of the K classes, one for each of the samples."""
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise PropertyError("P116", f"labels are int64 of one axis, not {kind} of shape {list(labels.shape)}")
+    if samples is not None and len(labels) != samples:
+        raise PropertyError("P116", f"there are {samples} samples and {len(labels)} labels")
     if not bool(((labels >= 0) & (labels < classes)).all()):
         raise PropertyError(
             "P116", f"labels must lie between 0 and {classes - 1}; found {labels.min()} to {labels.max()}"
