@@ -112,6 +112,32 @@ class MulRule(Rule):
         return both_vary(inputs)
 
 
+@rule("smooth_chain")
+class SmoothChainRule(MulRule):
+    """x d for a slope d that mostly has one sign: where one factor alone has a sign, planes do not depend on it.
+
+    There the other factor's coefficient is an end of an interval that is most of what is known, as at kinks.
+    """
+
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> Planes:
+        """McCormick planes."""
+        x, d = full(inputs)
+        below = mccormick_below(x, d, self._weight(x, d))
+        turned = Interval(-x.upper, -x.lower)
+        above = mccormick_below(turned, d, self._weight(turned, d))  # x d = -((-x) d)
+        above = Plane((above.slopes[0], -above.slopes[1]), -above.bias)
+        return Planes.of(below, above, self.interval(call, (x, d)), shapes_of(inputs))
+
+    @staticmethod
+    def _weight(x: Interval, d: Interval) -> Tensor:
+        """Midpoint by radius of the factor without a sign; where both or none have one, the nearest to 0 between."""
+        p, q = ratio(*middle(x)), ratio(*middle(d))
+        low, high = torch.minimum(p, q), torch.maximum(p, q)
+        nearest = low.maximum(high.minimum(torch.zeros_like(p))).clamp(-1, 1)
+        signs = p.abs() >= 1, q.abs() >= 1
+        return torch.where(signs[1] & ~signs[0], p, torch.where(signs[0] & ~signs[1], q, nearest))
+
+
 def _is_square(call: Call) -> bool:
     return call.node.inputs[0] == call.node.inputs[1]
 

@@ -118,7 +118,7 @@ def _corners(graph: Graph, found: Pass) -> dict[str, Relaxation]:
     """Other planes for all products of a pass."""
     others: dict[str, Relaxation] = {}
     for node in graph:
-        if node.op == "mul" and node.inputs[0] != node.inputs[1]:
+        if node.op in ("mul", "smooth_chain") and node.inputs[0] != node.inputs[1]:
             inputs = [found.intervals[i] for i in node.inputs]
             others[node.name] = Planes.of(*corner_planes(*full(inputs)), found.intervals[node.name], shapes_of(inputs))
     return others

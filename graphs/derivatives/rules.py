@@ -30,7 +30,7 @@ def pulled(tape: Tape, node: Node, c: Cotangent) -> Parts:
         return transpose(tape, node, c)
     if node.op in SLOPES:
         (x,) = node.inputs
-        return [tape.times(c, SLOPES[node.op](tape, node, x), "chain" if node.op in KINKED else "mul")]
+        return [tape.times(c, SLOPES[node.op](tape, node, x), "chain" if node.op in KINKED else "smooth_chain")]
     raise UnsupportedError(
         "G301",
         f"'{node.op}' has no derivative: its values jump, or its slope does",
@@ -51,7 +51,7 @@ def _chain(tape: Tape, node: Node, c: Cotangent) -> Parts:
     """Like any product; the slope's own derivative is asked for only where the slope has one."""
     x, d = node.inputs
     shapes = [tape.graph[name].shape for name in (x, d)]
-    back = tape.times(c, d, "chain"), tape.times(c, x)
+    back = tape.times(c, d, node.op), tape.times(c, x)
     return [tape.fitted(part, shape) for part, shape in zip(back, shapes, strict=True)]
 
 
@@ -236,6 +236,7 @@ def _where(tape: Tape, node: Node, c: Cotangent) -> Parts:
 RULES: dict[str, Rule] = {
     "mul": _mul,
     "chain": _chain,
+    "smooth_chain": _chain,
     "matmul": _matmul,
     "div": _div,
     "maximum": _maximum,

@@ -28,6 +28,12 @@ def chain(x: Tensor, d: Tensor) -> Tensor:
     return x * d
 
 
+@op(Kind.BILINEAR)
+def smooth_chain(x: Tensor, d: Tensor) -> Tensor:
+    """x d, the product of the chain rule with the slope d of a smooth function (axes of size 1 broadcast)."""
+    return x * d
+
+
 @op(Kind.AFFINE, monotone=True)
 def transposed(
     y: Tensor, *, base: str, shapes: Sequence[Sequence[int]], place: int, attrs: Mapping[str, Any], **params: Tensor

@@ -18,6 +18,8 @@ ROWS = [
     Row("clarke", (Input((2,)),), attrs={"at": (), "slopes": (1.0,)}, note="line"),
     Row("chain", (_ANY, Input((2, 3), lower=0, upper=1, kinks=(0.0, 1.0), scale=0.5))),
     Row("chain", (_ANY, Input((1, 3), lower=-1, upper=1, kinks=(-1.0, 1.0))), note="broadcast"),
+    Row("smooth_chain", (_ANY, Input((2, 3), lower=0, upper=1, scale=0.5))),
+    Row("smooth_chain", (_ANY, Input((1, 3), lower=-1, upper=1)), note="broadcast"),
     Row(
         "transposed",
         (Input((2, 2)),),

@@ -10,6 +10,7 @@ from graphs.ops import OPS, Kind
 from relaxations.windows import WORTHWHILE
 
 KEEP = {"reshape", "transpose", "shift", "neg", "slice"}  # one input entry each, none used twice
+ENTRYWISE = {"add", "sub", "neg", "scale", "shift", "mul", "chain", "smooth_chain"}
 CHOOSE = KEEP | {"scale", "gather", "pick", "pad", "expand", "tile", "concat", "scatter", "select"}  # one entry each
 
 
@@ -84,7 +85,7 @@ def _fixed_behind(node: Node, shape: tuple[int, ...], own: set[int]) -> set[int]
         after, before = ([a for a, n in enumerate(sizes) if n > 1] for sizes in (shape, node.shape))
         same = [shape[a] for a in after] == [node.shape[a] for a in before]
         return {a for a, b in zip(after, before, strict=True) if b in own} if same else set()
-    entrywise = node.op in ("add", "sub", "neg", "scale", "shift", "mul", "chain") or OPS[node.op].kind is Kind.SCALAR
+    entrywise = node.op in ENTRYWISE or OPS[node.op].kind is Kind.SCALAR
     return {a for a in own if shape[a] > 1} if entrywise and len(shape) == len(node.shape) else set()
 
 
