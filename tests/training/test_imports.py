@@ -14,6 +14,7 @@ import verif
 from graphs.errors import GraphError, UnsupportedError
 from graphs.exported import import_module
 from graphs.onnx import load
+from relaxations.sets import Box
 from verif.bounds import crown, interval
 from verif.errors import PropertyError
 
@@ -170,6 +171,11 @@ def test_frozen_parts_stay_frozen() -> None:
     found = verif.compile(module, x).step(x).outputs
     assert not module[1].running_mean.any() and module[4].running_mean.any()  # type: ignore[operator,union-attr]
     torch.testing.assert_close(found, module(x))
+
+
+def test_a_radius_has_the_precision_of_the_samples() -> None:
+    box = verif.around(torch.ones(1, 2, dtype=torch.float64), 0.1)
+    assert isinstance(box, Box) and box.lower.tolist() == [[1 - 0.1] * 2] and box.upper.tolist() == [[1 + 0.1] * 2]
 
 
 def test_what_cannot_be_read_is_named() -> None:
