@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import verif
 from verif.training import Accuracy, Attack, Judge
+from verif.training.accuracy import _Evaluation
 
 WEAK = Judge(methods=("ibp",), attack=Attack(0))
 
@@ -44,6 +45,16 @@ def test_searches_decide_what_bounds_leave_open() -> None:
     stays = float((found == labels[:, None]).all(1).float().mean())
     assert bounds.certified < searched.certified == searched.attacked == pytest.approx(stays)
     assert searched.attacked < bounds.attacked <= bounds.natural == pytest.approx(11 / 12)
+
+
+@pytest.mark.parametrize(("bend", "proved"), [(nn.ReLU(), True), (nn.Tanh(), False)])
+def test_bounds_pay_for_rounding(bend: nn.Module, proved: bool) -> None:
+    x, labels = samples()
+    network = verif.compile(nn.Sequential(nn.Linear(2, 12), bend, nn.Linear(12, 3)).eval(), x).network()
+    run = _Evaluation(network, x.double(), labels, Judge())
+    room, inside = run._rounding(0.1)
+    assert room.shape == (3,) and bool((room < 1e-12).all())
+    assert bool((room > 0).all()) == proved == (set(inside) == set(run.graph.nodes))
 
 
 def test_every_kind_of_model_and_loader(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Shape letters: N samples, n input numbers, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from graphs import Graph
-from relaxations.sets import InputSet
+from relaxations.sets import Box, InputSet
+from verif.bounds import Engine
 from verif.errors import PropertyError
 from verif.jacobians import flat_rows
 from verif.networks import Networks
 from verif.properties import robustness
 from verif.query import Network
 from verif.rounding import TERMS
+from verif.roundoff import errors
 from verif.training.attacks import Attack
 from verif.training.compiled import Compiled, Method, Step, compile
 from verif.training.regions import around, margins
@@ -128,9 +130,10 @@ class _Evaluation:
     def judged(self, radius: float, states: list[str]) -> Iterator[None]:
         """Bounds and attacks for batches of what is unseen, then searches for what is open; pauses after each."""
         unseen = torch.tensor([i for i, state in enumerate(states) if state == UNSEEN], dtype=torch.int64)
-        for chosen in unseen.split(_BATCH):
-            if len(chosen):
-                for i, state in zip(chosen.tolist(), self._bounded(radius, chosen), strict=True):
+        if len(unseen):
+            rounding = self._rounding(radius)
+            for chosen in unseen.split(_BATCH):
+                for i, state in zip(chosen.tolist(), self._bounded(radius, chosen, rounding), strict=True):
                     states[i] = state
                 yield
         if not self.judge.timeout:
@@ -140,12 +143,32 @@ class _Evaluation:
             yield
 
     @torch.no_grad()
-    def _bounded(self, radius: float, chosen: Tensor) -> list[str]:
-        """The letters of some samples."""
+    def _rounding(self, radius: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """What rounding may do to bounds of a label's margins (K,), and to intervals of values inside.
+
+        Bounds of it, for maximum norms and the ops that `errors` knows; else 0, and the measured allowance stands.
+        """
+        box = around(self.x, radius, self.judge.norm, self.judge.least, self.judge.most).box()
+        hull = Box(box.lower.amin(0, keepdim=True), box.upper.amax(0, keepdim=True))
+        classes = self.graph[self.graph.outputs[0]].size
+        margin = flat_rows(
+            self.network, 1 + torch.eye(classes, dtype=torch.float64)
+        )  # no entry is less than a margin's
+        inside, whole = (errors(graph, hull, torch.float64) for graph in (self.graph, margin))
+        room = whole.nodes[margin.outputs[0]].flatten()
+        if not inside.proved or not math.isinf(self.judge.norm) or bool(room.isinf().any()):
+            return torch.zeros_like(room), {}
+        return room, inside.nodes
+
+    @torch.no_grad()
+    def _bounded(self, radius: float, chosen: Tensor, rounding: tuple[Tensor, Mapping[str, Tensor]]) -> list[str]:
+        """The letters of some samples; `rounding` is that of the radius."""
         x, labels, judge = self.x[chosen], self.labels[chosen], self.judge
         step = Step(self.graph, x)
         rows = margins(labels, step.count).to(x)
+        engine = Engine(self.graph, errors=rounding[1])
         noise = TERMS * torch.finfo(x.dtype).eps * (1 + step.outputs.abs().amax(1, keepdim=True))
+        noise = noise.maximum(rounding[0][labels][:, None])
         found = [OPEN if right else WRONG for right in (step.outputs.argmax(1) == labels).tolist()]
 
         def region(among: list[int]) -> InputSet:
@@ -159,6 +182,7 @@ class _Evaluation:
             among = [i for i, letter in enumerate(found) if letter == OPEN]
             if among:
                 part = Step(self.graph, x[among])
+                part.__dict__["engine"] = engine
                 settle(PROVED, among, (part.lower(region(among), rows[among], method) > noise[among]).all(1))
             among = [i for i, letter in enumerate(found) if letter == OPEN]
             if turn == 0 and among:
