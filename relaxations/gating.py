@@ -9,18 +9,19 @@ Ties may be broken either way. Lanes are (B, L, n).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from relaxations.envelopes import sigmoid_above
-from relaxations.exponentials import Terms, others_logsumexp, shifted
+from relaxations.exponentials import Terms, shifted
 from relaxations.lanes import LaneRelaxation, LaneRule, Lanes, Side, others
 from relaxations.maximum import MaximumRule
 from relaxations.planes import Picks, Plane, ordered, shapes_of
 from relaxations.products import middle, quotient_planes
-from relaxations.rule import Call, Interval, rule
+from relaxations.rule import Affine, Call, Interval, Relaxation, rule
 from relaxations.shares import Product, smaller, tangents
 from relaxations.softmax import logits, out_of_reach, softmax_below
 
@@ -32,29 +33,40 @@ class Places(NamedTuple):
     never: Tensor
 
     @classmethod
-    def of(cls, x: Interval, k: int) -> Places:
-        """From ends: ties count against both. An entry's own ends are among those counted."""
-        reach = (x.upper.unsqueeze(-2) >= x.lower.unsqueeze(-1)).sum(-1) - 1
-        above = (x.lower.unsqueeze(-2) > x.upper.unsqueeze(-1)).sum(-1)
+    def of(cls, gaps: Interval, k: int) -> Places:
+        """From the gaps x_j - x_i in row i: ties count against both, and an entry reaches itself."""
+        reach = (gaps.upper >= 0).sum(-1) - 1
+        above = (gaps.lower > 0).sum(-1)
         return cls(reach <= k - 1, above >= k)
 
 
-def companions(values: Tensor, k: int) -> Tensor:
-    """For each entry the log-sum-exp of the k - 1 largest others (-inf for k = 1)."""
+def gaps_of(x: Interval, known: Interval | None = None) -> Interval:
+    """Differences x_j - x_i in row i, (B, L, n, n), met with what is known of them; 0 to 0 for an entry itself.
+
+    Only their signs and sums of their exponentials count, so that a limit next to 0 is as good as 0.
+    """
+    low = x.lower.unsqueeze(-2) - x.upper.unsqueeze(-1)
+    high = x.upper.unsqueeze(-2) - x.lower.unsqueeze(-1)
+    if known is not None:
+        low = torch.fmax(low, torch.fmax(known.lower, -known.upper.transpose(-1, -2)))
+        high = torch.fmin(high, torch.fmin(known.upper, -known.lower.transpose(-1, -2)))
+    own = torch.eye(low.shape[-1], dtype=torch.bool, device=low.device)
+    return Interval(low.masked_fill(own, 0), high.masked_fill(own, 0))
+
+
+def leaders(gaps: Tensor, k: int) -> Tensor:
+    """For each entry the log-sum-exp of the k - 1 largest gaps to others (-inf for k = 1)."""
     if k == 1:
-        return torch.full_like(values, -torch.inf)
-    most, place = values.topk(k, -1)
-    usual = most[..., :-1].logsumexp(-1, keepdim=True).expand_as(values)
-    return usual.scatter(-1, place, others_logsumexp(most))  # for the k-th itself both are the same
+        return torch.full_like(gaps[..., 0], -torch.inf)
+    own = torch.eye(gaps.shape[-1], dtype=torch.bool, device=gaps.device)
+    return gaps.masked_fill(own, -torch.inf).topk(k - 1, -1).values.logsumexp(-1)
 
 
-def hull_of(x: Interval, k: int) -> Interval:
-    """Exact ranges of the gates but for the lower end of those that are neither sure nor never, which is 0."""
-    sure, never = Places.of(x, k)
-    low = (x.lower - companions(x.upper, k)).sigmoid()
-    high = (x.upper - companions(x.lower, k)).sigmoid()
-    high = torch.where(high.isnan(), 1, high)
-    return ordered(torch.where(sure & ~low.isnan(), low, 0), torch.where(never, 0, high))
+def hull_of(gaps: Interval, k: int) -> Interval:
+    """Ranges of the gates: exact over a box but for the lower end of those that are neither sure nor never, 0."""
+    sure, never = Places.of(gaps, k)
+    low, high = ((-leaders(end, k)).sigmoid() for end in (gaps.upper, gaps.lower))
+    return ordered(torch.where(sure, low, 0), torch.where(never, 0, high))
 
 
 def gates_above(x: Interval, at: Tensor, k: int) -> Side:
@@ -72,30 +84,73 @@ def gates_above(x: Interval, at: Tensor, k: int) -> Side:
     return smaller(found._replace(value=torch.where(inside, found.value, torch.inf)), outside)
 
 
+@dataclass(frozen=True)
+class GateRelaxation(Relaxation):
+    """Planes in the entries, and none in their gaps (shape of one sample)."""
+
+    planes: LaneRelaxation
+    gaps: tuple[int, ...] | None
+
+    def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Rows on the gates to rows on the entries, and zeros on the gaps where they are an input."""
+        parts, bias = self.planes.pull(rows)
+        return (*parts, *([] if self.gaps is None else [rows.new_zeros(*bias.shape, *self.gaps)])), bias
+
+    def push(self, inputs: Sequence[Affine]) -> Affine:
+        """As the planes do."""
+        return self.planes.push(inputs[:1])
+
+    def take(self, owner: Tensor) -> GateRelaxation:
+        """Of the boxes of rows."""
+        return GateRelaxation(self.planes.take(owner), self.gaps)
+
+
 @rule("top_k_softmax")
 class GateRule(LaneRule):
     """Softmax among the k largest entries of a lane."""
 
+    compared = (1,)
+
     def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:
         """`hull_of`."""
-        lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
-        hull = hull_of(lanes.interval(inputs[0]), call.attrs["k"])
+        lanes, _, gaps = self._lanes(call, inputs)
+        hull = hull_of(gaps, call.attrs["k"])
         return Interval(lanes.join(hull.lower), lanes.join(hull.upper))
 
-    def relax(self, call: Call, inputs: Sequence[Interval]) -> LaneRelaxation:
+    def relax(self, call: Call, inputs: Sequence[Interval]) -> GateRelaxation:
         """Planes that touch at the midpoint, constants below gates that are not sure."""
-        lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
-        x, k = lanes.interval(inputs[0]), call.attrs["k"]
-        hull = hull_of(x, k)
+        lanes, x, gaps = self._lanes(call, inputs)
+        hull, k = hull_of(gaps, call.attrs["k"]), call.attrs["k"]
+        shape = tuple(inputs[1].lower.shape[1:]) if len(inputs) > 1 else None
         if k == 1:
-            return LaneRelaxation(lanes, Side.constant(hull.lower), Side.constant(hull.upper))
+            lower, upper = Side.constant(hull.lower), Side.constant(hull.upper)
+            return GateRelaxation(LaneRelaxation(lanes, lower, upper, level=hull), shape)
         at = middle(x)[0]
         near, point = shifted(x, at)
-        sure, never = Places.of(x, k)
+        sure, never = Places.of(gaps, k)
         upper = gates_above(near, point, k).touching(at, hull, hull.upper)
         near = out_of_reach(near, ~never)
         lower = softmax_below(near, middle(near)[0]).touching(at, hull, hull.lower)
-        return LaneRelaxation(lanes, lower.or_constant(sure, hull.lower), upper.or_constant(~never, hull.upper))
+        lower, upper = lower.or_constant(sure, hull.lower), upper.or_constant(~never, hull.upper)
+        return GateRelaxation(LaneRelaxation.of_shares(lanes, lower, upper, at, hull), shape)
+
+    def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
+        """Entries of positive width; of the gaps those above the diagonal that may have either sign."""
+        wide = inputs[0].width != 0
+        if len(inputs) == 1:
+            return (wide,)
+        _, _, gaps = self._lanes(call, inputs)
+        either = ((gaps.lower <= 0) & (gaps.upper >= 0)).triu(1)
+        return wide, either.reshape(inputs[1].lower.shape)
+
+    @staticmethod
+    def _lanes(call: Call, inputs: Sequence[Interval]) -> tuple[Lanes, Interval, Interval]:
+        lanes = Lanes(tuple(inputs[0].lower.shape[1:]), (call.attrs["axis"],))
+        x, known = lanes.interval(inputs[0]), None
+        if len(inputs) > 1:
+            n = x.lower.shape[-1]
+            known = Interval(*(end.reshape(len(end), -1, n, n) for end in inputs[1]))
+        return lanes, x, gaps_of(x, known)
 
 
 @rule("shares")

@@ -141,18 +141,34 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class LaneRelaxation(Relaxation):
-    """Planes below and above for every entry of every lane; `centred`: on x minus the mean of its lane."""
+    """Planes below and above for every entry of every lane; `centred`: on x minus the mean of its lane.
+
+    `level`, for entries whose sum is 1: values of the planes at a point of the box.
+    """
 
     lanes: Lanes
     lower: Side
     upper: Side
     centred: bool = False
+    level: Interval | None = None
+
+    @classmethod
+    def of_shares(cls, lanes: Lanes, lower: Side, upper: Side, at: Tensor, hull: Interval) -> LaneRelaxation:
+        """Of entries with the sum 1, whose planes touch at a point (B, L, n) and whose range is `hull`."""
+        low, high = lower.at(at), upper.at(at)
+        known = low.isfinite() & high.isfinite()
+        level = Interval(torch.where(known, low, hull.lower), torch.where(known, high, hull.upper))
+        return cls(lanes, lower, upper, level=level)
 
     def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Rows (B, S, *N) to rows on the one input: some passes over them and some sums along lanes."""
-        split = self.lanes.split(rows)
-        many = rows.shape[1] >= FEW_ROWS and self._finite
-        pulled, bias = (self._by_products if many else self._by_sums)(split)
+        split, many = self.lanes.split(rows), rows.shape[1] >= FEW_ROWS
+        shared = None if many or self.level is None else common_part(split, self.level)
+        if shared is not None:
+            split = split - shared
+        pulled, bias = (self._by_products if many and self._finite else self._by_sums)(split)
+        if shared is not None:
+            bias = bias + shared.sum((-1, -2))
         if self.centred:
             pulled = pulled - pulled.mean(-1, keepdim=True)
         return (self.lanes.join(pulled),), bias
@@ -223,6 +239,18 @@ class LaneRelaxation(Relaxation):
             self.upper.bias - _push(flipped, *biases).squeeze(1),
         )
         return Affine(*(self.lanes.join(part) for part in parts))
+
+
+def common_part(rows: Tensor, level: Interval) -> Tensor:
+    """What to take off all entries of rows (B, S, L, n) on shares, whose sum is 1, before lines are chosen.
+
+    Any number c (B, S, L, 1) is sound, for rows . shares = c + (rows - c) . shares. This one is the best at the point
+    of `level`: there the bound is concave in c, and bends at the entries.
+    """
+    ascending, order = rows.sort(-1)
+    low, high = (end.unsqueeze(1).expand_as(rows).gather(-1, order) for end in level)
+    rise = 1 - high.cumsum(-1) - (low.sum(-1, keepdim=True) - low.cumsum(-1))  # to the right of every entry
+    return ascending.gather(-1, (rise > 0).sum(-1, keepdim=True).clamp(max=rows.shape[-1] - 1))
 
 
 def _push(side: Side, low: Tensor, high: Tensor) -> Tensor:

@@ -119,7 +119,12 @@ def _take(value: Any, owner: Tensor) -> Any:
 
 
 class Rule(ABC):
-    """How one op is bounded. Stateless; everything it needs comes in `call`."""
+    """How one op is bounded. Stateless; everything it needs comes in `call`.
+
+    `compared`: positions of inputs at whose 0 the op jumps; a limit next to 0 is to say as much as the sign.
+    """
+
+    compared: tuple[int, ...] = ()
 
     @abstractmethod
     def interval(self, call: Call, inputs: Sequence[Interval]) -> Interval:

@@ -181,7 +181,9 @@ class SoftmaxRule(LaneRule):
         lower, upper = relax_lanes(x, point, hull)
         if kept is not None:
             lower, upper = (side.or_constant(kept, torch.zeros_like(point)) for side in (lower, upper))
-        return LaneRelaxation(lanes, lower, upper)
+            if not bool(kept.any(-1).all()):  # a lane without entries has no sum
+                return LaneRelaxation(lanes, lower, upper)
+        return LaneRelaxation.of_shares(lanes, lower, upper, point, hull)
 
     def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
         """Entries of positive width that the mask keeps."""

@@ -209,7 +209,12 @@ class StableMaxRule(LaneRule):
         shares = call.node.op == "stablemax"
         lower = shares_below(box) if shares else logs_below(box)
         upper = shares_above(box) if shares else logs_above(box)
-        return LaneRelaxation(lanes, lower.touching(point, hull, hull.lower), upper.touching(point, hull, hull.upper))
+        lower, upper = lower.touching(point, hull, hull.lower), upper.touching(point, hull, hull.upper)
+        return (
+            LaneRelaxation.of_shares(lanes, lower, upper, point, hull)
+            if shares
+            else LaneRelaxation(lanes, lower, upper)
+        )
 
     @staticmethod
     def _hull(call: Call, h: Interval) -> Interval:

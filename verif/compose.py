@@ -11,6 +11,7 @@ from torch import Tensor
 from graphs import Graph, GraphBuilder
 from graphs.ir import INPUT
 from graphs.passes import simplify
+from graphs.passes.gaps import compare_gates
 from graphs.passes.layout import absorb_transposes
 from graphs.passes.order import order_units
 from verif.errors import PropertyError
@@ -31,7 +32,7 @@ def compose(property: Property, networks: Sequence[Network]) -> Query:
     graph = joined(property, networks)
     if len(networks) > 1:  # what they have in common, up to the order of hidden units, is computed and bounded once
         graph = order_units(graph)
-    return replace(query, graph=absorb_transposes(simplify(graph)))
+    return replace(query, graph=compare_gates(absorb_transposes(simplify(graph))))
 
 
 def joined(property: Property, networks: Sequence[Network]) -> Graph:

@@ -19,7 +19,7 @@ TERMS = 128.0  # a float bound counts only beyond this many units in the last pl
 LANES = 8  # that sums are taken in at least: a long one is off by up to a unit for each term of a lane
 NOISE = 64.0  # and beyond this many times the largest error of the network's own values
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
-JUMPS = {"sign", "floor", "ceil", "round", "trunc", "step", "is_zero", "arg_max", "clarke"}
+JUMPS = {"sign", "floor", "ceil", "round", "trunc", "step", "is_zero", "arg_max", "clarke", "top_k_softmax", "codebook"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from graphs.ir import INPUT
-from relaxations import Interval
+from relaxations import RULES, Interval
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
 from verif.bounds.tiles import lower_slopes
@@ -74,8 +74,8 @@ class Halves:
         """Memory that the arrays take."""
         return sum(getattr(self, f.name).nbytes for f in fields(self))
 
-    def split(self, entry: Tensor, low: Tensor, at: Tensor, high: Tensor) -> Halves:
-        """First the lower half of every case, entry (N,) between low and at, then all upper ones."""
+    def split(self, entry: Tensor, lower: Interval, upper: Interval) -> Halves:
+        """First the lower half of every case, entry (N,) within `lower`, then all upper ones."""
 
         def more(held: Tensor, *values: Tensor) -> Tensor:
             return torch.cat([held.repeat(2, 1), torch.cat(values)[:, None]], 1)
@@ -84,8 +84,8 @@ class Halves:
             self.row.repeat(2),
             self.bound.repeat(2),
             more(self.entry, entry, entry),
-            more(self.low, low, at),
-            more(self.high, at, high),
+            more(self.low, lower.lower, upper.lower),
+            more(self.high, lower.upper, upper.upper),
         )
 
 
@@ -99,8 +99,13 @@ class Entries:
         self.shapes = [graph[name].shape for name in self.names]
         self.sizes = [graph[name].size for name in self.names]
         kinked = {node.inputs[0] for node in bent if lower_slopes(graph, node.name) is not None}
-        kinks = [torch.full((graph[name].size,), 0.0 if name in kinked else math.nan) for name in self.names]
+        compared = {node.inputs[i] for node in bent for i in RULES[node.op].compared if i < len(node.inputs)}
+        kinks = [torch.full((graph[name].size,), 0.0 if name in kinked | compared else math.nan) for name in self.names]
         self.kink = torch.cat(kinks).double()
+        pairs = [
+            torch.full(shape, float(name in compared)) for name, shape in zip(self.names, self.shapes, strict=True)
+        ]
+        self.compared = torch.cat([part.triu(1).flatten() if part.dim() > 1 else part * 0 for part in pairs]) > 0
 
     def flat(self, intervals: Mapping[str, Interval]) -> Interval:
         """Intervals of all entries, (B, M)."""
@@ -192,8 +197,9 @@ class ValueSearch:
         self.unresolved += int((~parted).sum())
         index, halves = torch.arange(len(batch)), []
         for entry in best.indices.T:
-            cut = (end[index, entry] for end in (ranges.lower, at, ranges.upper))
-            halves.append(batch.split(entry, *cut))
+            low, middle, high = (end[index, entry] for end in (ranges.lower, at, ranges.upper))
+            beside = self.entries.compared[entry] * torch.full_like(middle, torch.finfo(middle.dtype).tiny)
+            halves.append(batch.split(entry, Interval(low, middle - beside), Interval(middle + beside, high)))
         cases = reduce(Halves.joined, halves)
         for part in torch.arange(len(cases)).split(self.most):
             cases.bound[part] = self._bound(cases.where(part))
@@ -246,4 +252,12 @@ class ValueSearch:
         self.points = torch.where(found.slopes[:, 0] >= 0, source.lower, source.upper).detach()
         gains = [gain.nan_to_num().clamp(min=0) * ranges.width / 2 for gain in (rising, -falling)]
         tie = TINY * ranges.width / ranges.width.amax(1, keepdim=True).clamp(min=TINY)
-        return gains[0].minimum(gains[1]) + SHARE * gains[0].maximum(gains[1]) + tie, ranges
+        return self._comparisons(gains[0].minimum(gains[1]) + SHARE * gains[0].maximum(gains[1]) + tie, ranges), ranges
+
+    def _comparisons(self, score: Tensor, ranges: Interval) -> Tensor:
+        """Scores (N, M) in which comparisons, whose ends have no gradient, are worth a try: the most open one first."""
+        if not bool(self.entries.compared.any()):
+            return score
+        below, above = (-ranges.lower).clamp(min=0), ranges.upper.clamp(min=0)
+        balance = below.minimum(above) / below.maximum(above).clamp(min=TINY)
+        return score.maximum(torch.where(self.entries.compared, balance * score.amax(1, keepdim=True), 0))

@@ -24,6 +24,7 @@ from graphs.exported.today import BatchNorm, Dropout
 from graphs.ir import Graph
 from graphs.passes.composites import recognise_composites
 from graphs.passes.dead import drop_dead
+from graphs.passes.gaps import compare_gates
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -82,7 +83,7 @@ def import_program(program: ExportedProgram, module: nn.Module, example: Tensor)
             if not outputs:
                 raise GraphError("G211", "the module's output does not depend on its input")
             flat = ctx.emit("reshape", outputs[0], shape=(math.prod(outputs[0].shape),))
-            graph = drop_dead(recognise_composites(ctx.builder.build([flat.name]), ctx.moving))
+            graph = compare_gates(drop_dead(recognise_composites(ctx.builder.build([flat.name]), ctx.moving)))
             return Imported(graph, ctx.live, tuple(ctx.today), tuple(example.shape[1:]))
     raise GraphError("G211", "the exported program has no output")
 

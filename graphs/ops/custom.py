@@ -79,8 +79,11 @@ def top_k(x: Tensor, *, k: int, axis: int) -> Tensor:
 
 
 @op(Kind.CUSTOM)
-def top_k_softmax(x: Tensor, *, k: int, axis: int) -> Tensor:
-    """Softmax among the k largest entries along an axis (of equal ones the first), 0 elsewhere: sparse gating."""
+def top_k_softmax(x: Tensor, gaps: Tensor | None = None, *, k: int, axis: int) -> Tensor:
+    """Softmax among the k largest entries along an axis (of equal ones the first), 0 elsewhere: sparse gating.
+
+    `gaps`, where given, are x_j - x_i (..., n, n): what x says already, for bounds.
+    """
     place = x.sort(dim=axis + 1, descending=True, stable=True).indices.narrow(axis + 1, 0, k)
     return torch.zeros_like(x).scatter(axis + 1, place, x.gather(axis + 1, place).softmax(axis + 1))
 

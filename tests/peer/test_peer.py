@@ -137,7 +137,7 @@ def test_crown_against_stored_bounds(name: str, shared: Path) -> None:
     with torch.no_grad():
         ours = bounds.crown(problem.graph, Box(problem.lower.flatten(1), problem.upper.flatten(1)), problem.rows)
     theirs = problem.stored["CROWN"]
-    gain = 1e-3 if name.startswith("transformer") else -1e-5
+    gain = 2e-3 if name.startswith("transformer") else -1e-5
     assert ours.mean() >= theirs.mean() + gain * theirs.abs().mean()
     # Elsewhere slopes are others: of intervals that forward bounds tightened, of another relaxation of softmax.
     if not name.startswith(("acas", "transformer")):

@@ -1,5 +1,6 @@
 """Planes of softmax and StableMax beside published ones at the midpoint, optimised tangent points, gradients."""
 
+import dataclasses
 import math
 
 import pytest
@@ -100,6 +101,24 @@ def test_bounds_are_differentiable_in_the_box(op):
         (pulled.sum() + bias.sum() + hull.width.sum()).backward()
         assert low.grad is not None and low.grad.isfinite().all()
         assert high.grad is not None and high.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [2, 7, 200])
+@pytest.mark.parametrize("op", ["softmax", "stablemax"])
+def test_few_rows_use_that_shares_have_the_sum_1(op, size):
+    x = shares.boxes(50, size, 3.0, random(3))
+    relaxation, middle = RULES[op].relax(shares.node(op, size), [x]), shares.midpoint(x)
+    rows = torch.randn(50, 3, size, generator=random(4), dtype=torch.float64)
+    rows[:, 0] = 2.5
+    (pulled,), bias = relaxation.pull(rows)
+    assert pulled[:, 0].abs().max() < 1e-12 and (bias[:, 0] - 2.5).abs().max() < 1e-12
+    at = (pulled * middle.unsqueeze(1)).sum(-1) + bias
+    (plain,), offset = dataclasses.replace(relaxation, level=None).pull(rows)
+    before = (plain * middle.unsqueeze(1)).sum(-1) + offset
+    assert (at >= before - 1e-12).all() and bool((at[:, 1:] > before[:, 1:] + 1e-3).any())
+    for shift in (-0.1, 0.1):  # the best number to take off
+        (moved,), more = dataclasses.replace(relaxation, level=None).pull(rows + shift)
+        assert (at >= (moved * middle.unsqueeze(1)).sum(-1) + more - shift - 1e-12).all()
 
 
 def test_temperature_and_noise_are_a_scale_and_a_shift():

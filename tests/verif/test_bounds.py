@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.derivatives import jacobian
-from relaxations import RULES, Call, Interval, Relaxation, slab_pulls
+from relaxations import RULES, Call, Interval, Relaxation, lanes, slab_pulls
 from relaxations.affine import AffineRelaxation
 from relaxations.sets import Ball, Box
 from tests.verif.networks import attention, mlp, pendulum, residual
@@ -140,6 +140,7 @@ def test_windows_give_the_bounds_of_dense_rows(monkeypatch: pytest.MonkeyPatch) 
 def test_slabs_give_the_bounds_of_dense_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = attention()
     box = boxes(graph, 0.2, count)
+    monkeypatch.setattr(lanes, "common_part", lambda rows, level: 0 * rows[..., :1])  # what few whole rows gain
     kept = Engine(graph).bound(box)
     monkeypatch.setattr(slab_pulls, "pull", lambda relaxation, rows, owner: None)
     dense = Engine(graph).bound(box)

@@ -45,16 +45,29 @@ def test_rounding_inside_the_network_proves_nothing(seed: int, scale: float, bia
         assert verify(graph, unsafe, timeout=1).verdict is not Verdict.HOLDS
 
 
+JUMPS = {
+    "step": ("step", {"closed": True}),
+    "gate": ("top_k_softmax", {"k": 1, "axis": 0}),
+    "codebook": ("codebook", {}),
+}
+
+
+@pytest.mark.parametrize("strategy", ["auto", "values"])
+@pytest.mark.parametrize("kind", JUMPS)
 @pytest.mark.parametrize("seed", range(8))
-def test_a_jump_that_only_a_corner_reaches_is_found_or_left_open(seed: int) -> None:
+def test_a_jump_that_only_a_corner_reaches_is_found_or_left_open(seed: int, kind: str, strategy: str) -> None:
+    """Output 0 is 1 where w (x - u) >= 0, else 0: a step, or the first of two equal entries that are compared."""
     generator = torch.Generator().manual_seed(seed)
     weight, upper = torch.randint(1, 2**20, (2, 6), generator=generator).double() / 2**18  # exact in float64
     builder = GraphBuilder()
-    x = builder.input("x", (6,))
-    x = builder.add("linear", [x], {"weight": weight[None], "bias": -(weight @ upper).reshape(1)})
-    graph = builder.build([builder.add("step", [x], attrs={"closed": True})])
-    unsafe = linear(graph, upper - 1, upper, [[-1.0]], [-0.5])
-    assert verify(graph, unsafe, timeout=5).verdict is not Verdict.HOLDS
+    rows = torch.stack([weight, torch.zeros(6, dtype=torch.float64)])
+    bias = torch.stack([-(weight @ upper), torch.zeros((), dtype=torch.float64)])
+    x = builder.add("linear", [builder.input("x", (6,))], {"weight": rows, "bias": bias})
+    op, attrs = JUMPS[kind]
+    table = {"table": torch.eye(2, dtype=torch.float64)} if kind == "codebook" else {}
+    graph = builder.build([builder.add(op, [x], table, attrs)])
+    unsafe = linear(graph, upper - 1, upper, [[-1.0, 0.0]], [-0.5])
+    assert verify(graph, unsafe, timeout=1, strategy=strategy).verdict is not Verdict.HOLDS
 
 
 @pytest.mark.parametrize("threshold", [-0.5, 0.5])

@@ -200,13 +200,15 @@ class _State:
             self.relaxations[name] = self.part.constant(relaxation, interval)
 
     def move_outward(self, names: Sequence[str]) -> None:
-        """Make room for what rounding may have done to intervals, once."""
+        """Make room for what rounding may have done to intervals, once; limits are of values as they are rounded."""
         for name in names:
             if name in self.engine.errors and name not in self.moved:
                 self.moved.add(name)
                 lower, upper = self.intervals[name]
                 error = self.engine.errors[name].to(lower)
                 self.intervals[name] = Interval(lower - error, upper + error)
+                if self.part is not None:
+                    self.intervals[name] = self.part.cut(name, self.intervals[name])
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; its interval met with what the linear bounds say."""
