@@ -19,7 +19,7 @@ from graphs.derivatives import jacobian
 from relaxations import Interval, Relaxation
 from relaxations.planes import Planes, shapes_of
 from relaxations.products import corner_planes, full
-from relaxations.sets import InputSet
+from relaxations.sets import Box, InputSet
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.errors import PropertyError
 from verif.operator_norms import OperatorNorm
@@ -27,6 +27,8 @@ from verif.pivots import Pivots
 from verif.properties import linear
 from verif.query import Network, compile_query
 from verif.rounding import of_terms
+
+_HALVINGS, _PARTS = 16, 256  # of a box, to prove that all values are finite
 
 
 def flat_rows(network: Network, rows: Any = None) -> Graph:
@@ -122,6 +124,26 @@ def _corners(graph: Graph, found: Pass) -> dict[str, Relaxation]:
             inputs = [found.intervals[i] for i in node.inputs]
             others[node.name] = Planes.of(*corner_planes(*full(inputs)), found.intervals[node.name], shapes_of(inputs))
     return others
+
+
+def undefined(f: Graph, box: Box) -> str:
+    """The op of a value that is not proved to be finite on a whole box; "" where all are, on the box or on its parts.
+
+    A slope says nothing across a pole, nor where there is no value.
+    """
+    engine, last = Engine(f), ""
+    for _ in range(_HALVINGS):
+        found = engine.bound(box).intervals
+        finite = {name: (i.lower.isfinite() & i.upper.isfinite()).flatten(1).all(1) for name, i in found.items()}
+        open_ = ~torch.stack(list(finite.values())).all(0)
+        if not bool(open_.any()):
+            return ""
+        last = next(f[name].op for name, known in finite.items() if not bool(known.all()))
+        if int(open_.sum()) > _PARTS:
+            break
+        left = Box(box.lower[open_], box.upper[open_])
+        box = left.split(left.width.argmax(1))
+    return last
 
 
 def require_defined(f: Graph, region: InputSet, count: int = 64) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from verif.bab import Progress
 from verif.directions import directions
 from verif.errors import PropertyError
 from verif.floats import down, element, nearest, up
-from verif.jacobians import flat_rows, require_defined
+from verif.jacobians import flat_rows, require_defined, undefined
 from verif.networks import Networks
 from verif.properties import Model, linear
 from verif.query import Network, compile_query
@@ -116,12 +117,14 @@ class _Question:
         started = time.monotonic()
         rises, falls = directions(self.network.graph, feature, self.output)
         if not (falls if sign > 0 else rises):
-            return Monotone(feature, sign, Verdict.HOLDS, 1.0, time.monotonic() - started)
+            return self._holds(feature, sign, started)
         pair = self.pair(self.starts(), feature, sign)
         if pair is not None:
             return self._violated(feature, sign, pair, started)
         result, share = self.proof(feature, sign)
         verdict, reason = result.verdict, result.reason
+        if verdict is Verdict.HOLDS:
+            return self._holds(feature, sign, started)
         if verdict is Verdict.VIOLATED and result.counterexample is not None:
             arrays = result.counterexample.inputs.values()
             point = torch.cat([torch.as_tensor(array, dtype=torch.float64).reshape(-1) for array in arrays])
@@ -130,6 +133,18 @@ class _Question:
                 return self._violated(feature, sign, pair, started)
             verdict, reason = Verdict.UNKNOWN, "the slope has the wrong sign at a point, but no pair of points shows it"
         return Monotone(feature, sign, verdict, share, time.monotonic() - started, reason)
+
+    def _holds(self, feature: int, sign: int, started: float) -> Monotone:
+        """The slope is right wherever there is one: enough where all values are finite."""
+        if not self.undefined:
+            return Monotone(feature, sign, Verdict.HOLDS, 1.0, time.monotonic() - started)
+        reason = f"the slope is right, but '{self.undefined}' is not proved to be defined on all of the box"
+        return Monotone(feature, sign, Verdict.UNKNOWN, 0.0, time.monotonic() - started, reason)
+
+    @cached_property
+    def undefined(self) -> str:
+        """An op that may have no value somewhere."""
+        return undefined(self.f, self.box)
 
     def starts(self) -> Tensor:
         """Points (P, n): the centre, corners and random ones."""

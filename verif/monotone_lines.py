@@ -84,7 +84,7 @@ def _feature(
     lines = _lines(*where, feature)
     row = torch.zeros(1, lines.lower.shape[1], dtype=torch.float64)
     row[0, feature] = sign
-    proved = torch.cat([_lower(graph, part, row)[:, 0] >= 0 for part in _parts(lines)])
+    proved = torch.cat([_proved(graph, part, row) for part in _parts(lines)])
     deadline = None if budget.timeout is None else started + budget.timeout
     verdicts, pairs = list[Verdict](), list[Tensor | None]()
     for line, done in zip(range(len(lines)), proved.tolist(), strict=True):
@@ -117,6 +117,15 @@ def _lines(box: Box, samples: Tensor, feature: int) -> Box:
 def _parts(box: Box) -> list[Box]:
     pieces = zip(box.lower.split(_LINES), box.upper.split(_LINES), strict=True)
     return [Box(lower, upper) for lower, upper in pieces]
+
+
+def _proved(graph: Graph, box: Box, row: Tensor) -> Tensor:
+    """Boxes (B,) on which a row of the slopes is nowhere negative and every value is finite."""
+    found = Engine(graph).bound(box, row)
+    finite = torch.stack(
+        [(i.lower.isfinite() & i.upper.isfinite()).flatten(1).all(1) for i in found.intervals.values()]
+    )
+    return finite.all(0) & (found.lower[:, 0] >= of_terms(found, box.lower, box.upper)[:, 0])
 
 
 def _lower(graph: Graph, box: Box, rows: Tensor) -> Tensor:

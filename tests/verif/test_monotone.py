@@ -14,6 +14,7 @@ from tests.cli.conftest import model
 from verif.directions import directions
 from verif.errors import PropertyError
 from verif.monotone import Budget, monotone
+from verif.monotone_lines import monotone_along
 from verif.verdict import Verdict
 
 Capture = pytest.CaptureFixture[str]
@@ -75,6 +76,37 @@ def test_a_small_dip_is_found_by_the_search_for_a_proof() -> None:
     (result,) = monotone(graph, unit(2), increasing=[0], budget=Budget(timeout=60))
     assert result.verdict is Verdict.VIOLATED and result.pair is not None
     assert abs(float(result.pair[0, 1]) - 0.1234) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("op", "scale", "bump"), [("tan", 1.5, 0.2), ("log", 1.0, -0.2), ("sqrt", 1.0, -0.2), ("asin", 0.9, 0.2)]
+)
+def test_nothing_holds_where_a_value_may_be_undefined(op: str, scale: float, bump: float) -> None:
+    """op(scale x + 0.01 + bump relu(1 - 1000 |y - 0.1234|)): leaves the op's domain, or jumps, on a hair's breadth."""
+    builder = GraphBuilder()
+    z = builder.input("x", (2,), "float64")
+
+    def plane(row: list[float], bias: float) -> str:
+        params = {"weight": torch.tensor([row]).double(), "bias": torch.tensor([bias]).double()}
+        return builder.add("linear", [z], params)
+
+    far = builder.add("neg", [builder.add("abs", [plane([0.0, 1000.0], -123.4)])])
+    near = builder.add("relu", [builder.add("shift", [far], {"offset": torch.tensor(1.0).double()})])
+    near = builder.add("scale", [near], {"factor": torch.tensor(bump).double()})
+    graph = builder.build([builder.add(op, [builder.add("add", [plane([scale, 0.0], 0.01), near])])])
+    (result,) = monotone(graph, unit(2), increasing=[0], budget=Budget(timeout=5))
+    assert result.verdict is Verdict.UNKNOWN and f"'{op}'" in result.reason
+    (along,) = monotone_along(graph, unit(2), torch.tensor([[0.5, 0.9]]), increasing=[0], budget=Budget(timeout=5))
+    assert along.verdict is Verdict.HOLDS
+
+
+def test_a_line_across_a_pole_is_not_monotone() -> None:
+    builder = GraphBuilder()
+    weight, bias = torch.tensor([[0.5]]).double(), torch.tensor([1.2]).double()
+    value = builder.add("linear", [builder.input("x", (1,), "float64")], {"weight": weight, "bias": bias})
+    graph = builder.build([builder.add("tan", [value])])
+    (along,) = monotone_along(graph, unit(1), torch.tensor([[0.5]]), increasing=[0], budget=Budget(timeout=5))
+    assert along.verdict is Verdict.VIOLATED
 
 
 def test_a_fall_that_is_small_beside_other_slopes_is_never_called_monotone() -> None:
