@@ -314,8 +314,7 @@ class _State:
         return lower, slopes, bias
 
     def _both(self, name: str, rows: Selection, owner: Tensor | None) -> tuple[Tensor, Tensor]:
-        bound, _, _ = self.sweep(name, rows, owner, both=True)
-        low, high = bound.chunk(2, 1)
+        low, high = self.sweep(name, rows, owner, both=True)[0].chunk(2, 1)
         return low, -high
 
     def sweep(
