@@ -260,14 +260,15 @@ def test_proofs_of_curves(op: str, tmp_path: Path) -> None:
     assert check(out, network_file, false).verdict == "violated"
 
 
-def test_matrices_on_the_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [[4, 2], [4]])
+def test_matrices_on_the_left(shape: list[int], tmp_path: Path) -> None:
     generator = np.random.default_rng(2)
-    weight = generator.normal(size=(3, 4)).astype(np.float32)
+    weight, count = generator.normal(size=(3, 4)).astype(np.float32), 3 * int(np.prod(shape)) // 4
     nodes = [helper.make_node("MatMul", ["w", "x"], ["h"]), helper.make_node("Flatten", ["h"], ["y"], axis=0)]
-    network = model.read(save(tmp_path / "net.onnx", nodes, {"w": weight}, [4, 2], 6))
-    point = generator.normal(size=(4, 2))
+    network = model.read(save(tmp_path / "net.onnx", nodes, {"w": weight}, shape, count))
+    point = generator.normal(size=shape)
     bounds = Bounds(network, point.reshape(1, -1), point.reshape(1, -1))
-    low = bounds.rows(network.output, np.eye(6)).lower[0]
+    low = bounds.rows(network.output, np.eye(count)).lower[0]
     assert np.allclose(low, (weight.astype(np.float64) @ point).ravel(), atol=1e-12)
 
 

@@ -172,13 +172,14 @@ class Reader:
 
     def from_left(self, matrix: Array, value: Value) -> Value:
         """A constant matrix times the columns of a value."""
-        if matrix.ndim != 2 or len(value.shape) != 2 or matrix.shape[1] != value.shape[0]:
+        if matrix.ndim != 2 or len(value.shape) > 2 or matrix.shape[1] != value.shape[0]:
             raise Refused("MatMul whose shapes do not fit, or of stacks")
-        columns = value.shape[1]
+        columns = count(value.shape[1:])
         if matrix.size * columns**2 > DENSE_LIMIT:
             raise Refused("MatMul larger than the checker unfolds")
         whole = np.kron(matrix.astype(np.float64), np.eye(columns))
-        return Value((len(matrix), columns), step=self.builder.dense(value.step, whole, np.zeros(len(whole))))
+        shape = (len(matrix), *value.shape[1:])
+        return Value(shape, step=self.builder.dense(value.step, whole, np.zeros(len(whole))))
 
     def convolve(self, found: Node, given: list[Value]) -> Value:
         """2-D convolutions, unfolded."""
