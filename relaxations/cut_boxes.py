@@ -14,8 +14,8 @@ from torch import Tensor
 
 from relaxations.sets import Box
 
-STEPS = 10  # of bisection between 2^-RANGE and 2^RANGE
-RANGE = 6.0
+STEPS = 7  # of bisection between 2^-RANGE and 2^RANGE
+RANGE = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,22 @@ class CutBox(Box):
     def least(self, rows: Tensor, bias: Tensor) -> Tensor:
         """Lower bounds (E,) of rows . x + bias, rows (E, n) and bias (E,), less what rounding may have added."""
         weight = self._weights(rows)
-        mixed, rest = rows + weight[:, None] * self.slopes, bias + weight * self.bias
+        mixed, rest = torch.addcmul(rows, weight[:, None], self.slopes), bias + weight * self.bias
         size = torch.maximum(self.lower.abs(), self.upper.abs())[0]
-        terms = (rows.abs() + weight[:, None] * self.slopes.abs()) @ size + bias.abs() + weight * self.bias.abs()
-        value = mixed @ self.center[0] - mixed.abs() @ self.radius[0] + rest
+        terms = rows.abs() @ size + bias.abs() + weight * (self.slopes.abs() @ size + self.bias.abs())
+        value = mixed @ self.center[0] + rest
+        value -= mixed.abs_() @ self.radius[0]
         return value - (2 * rows.shape[1] + 8) * torch.finfo(rows.dtype).eps * terms
 
     def _weights(self, rows: Tensor) -> Tensor:
         """Weights (E,) near the best ones: where the minimiser of the mixture crosses the border of the half-space."""
-        cut, radius = self.slopes.float(), self.radius[0].float()
+        cut, radius, single = self.slopes.float(), self.radius[0].float(), rows.float()
         turns = cut * radius
-        unit = (rows.float().abs() @ radius) / turns.abs().sum()
+        unit = (single.abs() @ radius) / turns.abs().sum()
         middle = float(self.slopes @ self.center[0] + self.bias)
         exponent, step = torch.zeros(len(rows)), RANGE / 2
         for _ in range(STEPS):
-            mixed = torch.addcmul(rows.float(), (unit * 2**exponent)[:, None], cut)
+            mixed = torch.addcmul(single, (unit * 2**exponent)[:, None], cut)
             outside = middle - mixed.sign() @ turns > 0
             exponent, step = exponent + torch.where(outside, step, -step), step / 2
         weight = (unit * 2**exponent).to(rows)
