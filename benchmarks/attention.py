@@ -189,7 +189,8 @@ VERDICT = """
 
 Of `verify` on {images} images, at most {timeout:g} s each: holds / violated / open (an image classified wrongly is
 violated). The last column counts HOLDS that 200 restarts of descent contradict, and VIOLATED whose point is not of
-another class when the network is evaluated at it in float64.
+another class when the network is evaluated at it in float64. Times, and what is open at the end of them, are of two
+cores that other work shared.
 """
 WIDTHS = """
 ## Width of bounds by layer
