@@ -248,7 +248,9 @@ class ValueSearch:
             rows = self.rows[0, cases.row][:, None]
             found = self.engine.bound(Box(*source), rows, backward=False, within=within)
             total = torch.where(found.lower.isfinite(), found.lower, 0.0).sum()
-            rising, falling = torch.autograd.grad(total, ends, materialize_grads=True)
+            rising, falling = torch.zeros_like(ends.lower), torch.zeros_like(ends.upper)
+            if total.requires_grad:  # behind jumps no end may matter
+                rising, falling = torch.autograd.grad(total, ends, materialize_grads=True)
         self.points = torch.where(found.slopes[:, 0] >= 0, source.lower, source.upper).detach()
         gains = [gain.nan_to_num().clamp(min=0) * ranges.width / 2 for gain in (rising, -falling)]
         tie = TINY * ranges.width / ranges.width.amax(1, keepdim=True).clamp(min=TINY)
