@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from relaxations.sets import Box
@@ -75,7 +76,7 @@ class Alongside:
             return
         self.why = f"the exact search came to no end with {kinks} undecided kinks"
         search.why = f"{search.why}; " * bool(search.why) + f"exact: {kinks} kinks are undecided"
-        noise = search.allowance.double
+        noise = search.allowance.of(torch.float64)
         exact = ExactSearch(search.exact, search.table, box, self.regions.region, noise, search.deadline)
         for _ in exact.run():
             yield exact.points

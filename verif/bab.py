@@ -17,6 +17,7 @@ from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
+from verif.programs import Beside
 from verif.query import Property, Query
 from verif.rounding import Allowance, of_terms
 from verif.roundoff import Unrounded
@@ -55,7 +56,7 @@ class Candidate:
 @dataclass
 class Search:
     """The search for one query. `engine` bounds in the precision of `domains`, `exact` in float64 where rounding could
-    matter; `allowance` is what it may add to bounds; `ration` is what memory allows.
+    matter; `allowance` is what it may add to bounds, and `deployed` knows less than that of parts of boxes.
     """
 
     query: Query
@@ -68,6 +69,7 @@ class Search:
     allowance: Allowance
     ration: Ration = UNLIMITED
     strategy: Strategy = field(default_factory=Strategy)
+    deployed: Beside | None = None
     why: str = ""
     batch: int = 64
     done: int = 0
@@ -141,7 +143,7 @@ class Search:
 
     def certain(self, result: Pass, batch: Domains) -> Tensor:
         """Gaps (B,) by the ends of intervals that nothing has rounded, where there are such."""
-        if self.unrounded is None or not self.allowance.real or self.unrounded.name not in result.intervals:
+        if self.unrounded is None or self.allowance.beside is not None or self.unrounded.name not in result.intervals:
             return torch.full((len(batch),), -math.inf, dtype=torch.float64)
         lower = self.unrounded.lower(result.intervals[self.unrounded.name])
         return self.table.worst(self.table.gaps(lower, batch.region)[0])
@@ -180,7 +182,18 @@ class Search:
             worst = worst.maximum(self.table.worst(gaps))
             if bool((worst > 0).all()):
                 break
-        return worst
+        return worst if self.deployed is None else worst.maximum(self.closer(result, domains, worst))
+
+    def closer(self, result: Pass, domains: Domains, worst: Tensor) -> Tensor:
+        """Gaps (N,) by what programs may be off by in some of the boxes alone, where that may decide."""
+        assert self.deployed is not None
+        errors = self.allowance.beside
+        if errors is None:
+            return worst
+        slack, ids = self.slack(result, domains) - errors, domains.region
+        near = (worst <= 0) & (self.table.worst(self.table.gaps(result.lower, ids, slack)[0]) > 0)
+        own = self.deployed.closer(domains, near, errors.expand_as(slack))
+        return self.table.worst(self.table.gaps(result.lower, ids, slack + own)[0])
 
     def slack(self, result: Pass, domains: Domains) -> Tensor:
         """What rounding may have added to the bounds, (B, M)."""
@@ -218,7 +231,7 @@ class Search:
             left = torch.ones_like(left)
         clause, atom = ids[0, 0][left], atoms[0, 0][left]
         place = ((self.table.atoms[clause] == atom[:, None]) & self.table.used[clause]).int().argmax(1)
-        limit = self.table.thresholds[clause, place] + self.allowance.double[atom]
+        limit = self.table.thresholds[clause, place] + self.allowance.of(torch.float64)[atom]
         rows = torch.eye(len(self.allowance.double), dtype=torch.float64)[atom][None]
         found, why = self.strategy.search(Task(self.exact, box, rows, limit, self.deadline, self.ration))
         self.why = self.why or why

@@ -29,7 +29,6 @@ from graphs.ir import INPUT
 from relaxations import Call, Interval
 from relaxations.sets import Box
 from verif.bounds import Engine
-from verif.clauses import ClauseTable
 from verif.query import Network, Query
 from verif.roundoff import BENT, COMBINED, UNIT, Errors, absolute, errors, gamma, linear_part
 from verif.strategy import FEW_INPUTS
@@ -68,30 +67,60 @@ class Differences:
 
 def deployed(query: Query, deadline: float = math.inf) -> Deployed:
     """What programs in the query's arithmetic may return beside the atoms' real values, over all its regions."""
-    from verif.compose import joined
-
     try:
-        networks = [_literal(query, network) for network in query.networks]
-        graph = joined(query.property, networks).to(torch.float64)
-        return Deployed(_atoms(graph, Box(*query.outer()), TYPES[query.property.arithmetic], deadline))
+        return Deployed(Programs.of(query).errors(Box(*query.outer()), deadline))
     except Unbounded as unbounded:
         return Deployed(None, str(unbounded))
 
 
-def near(query: Query, found: Deployed, points: Tensor, region: Tensor) -> Deployed:
-    """The same, but nothing where some point (P, n) of its region (P,) is so near to a violation that a program may
-    take it for one: no search would come to an end.
-    """
-    if found.errors is None:
-        return found
-    with torch.no_grad():
-        (values,) = query.graph.to(torch.float64)(points)
-    table = ClauseTable.of(query.property)
-    gaps = table.worst(table.gaps(values, region, found.errors.expand_as(values))[0])
-    if bool((gaps > 0).all()):
-        return found
-    most = float(found.errors.max())
-    return Deployed(None, f"some outputs are nearer to a violation than a program may be off by (up to {most:.2g})")
+@dataclass(frozen=True)
+class Programs:
+    """All programs that compute a query's networks in a type: op for op as `graph` says, float64 here."""
+
+    graph: Graph
+    dtype: torch.dtype
+    engine: Engine
+    proved: Errors
+
+    @classmethod
+    def of(cls, query: Query) -> Programs:
+        """Raises Unbounded where nothing is known of them."""
+        from verif.compose import joined
+
+        networks = [_literal(query, network) for network in query.networks]
+        graph = joined(query.property, networks).to(torch.float64)
+        proved = errors(graph, Box(*query.outer()), torch.float64)
+        if proved.unknown:
+            raise Unbounded(f"no proved error of a program's {', '.join(proved.unknown)}")
+        return cls(graph, TYPES[query.property.arithmetic], Engine(graph, errors=proved.nodes), proved)
+
+    def inside(self, box: Box, deadline: float = math.inf) -> Tensor:
+        """Bounds (M,) of what the atoms are off by, over one box (1, n) within the regions."""
+        held = self.engine.bound(box, deadline=deadline).intervals
+        found = differences(self.graph, _outward(held, self.proved), self.dtype, deadline)
+        out = self.graph.outputs[0]
+        combine(self.graph, found, out, torch.arange(found.total[out].numel()), deadline)
+        return found.total[out].flatten()
+
+    def errors(self, boxes: Box, deadline: float = math.inf) -> Tensor:
+        """The same over boxes (D, n): where inputs are few, of all parts of the boxes."""
+        if len(boxes) > MOST_BOXES:
+            boxes = Box(boxes.lower.amin(0, keepdim=True), boxes.upper.amax(0, keepdim=True))
+        parts = [(self.inside(box, deadline), box) for box in _each(boxes)]
+        while self.few and len(parts) < PARTS:
+            worst = max(range(len(parts)), key=lambda index: float(parts[index][0].max()))
+            whole, box = parts.pop(worst)
+            if bool((box.upper == box.lower).all()):
+                parts.append((whole, box))
+                break
+            halves = box.split((box.upper - box.lower).argmax(-1))
+            parts += [(self.inside(half, deadline).minimum(whole), half) for half in _each(halves)]
+        return torch.stack([found for found, _ in parts]).amax(0)
+
+    @property
+    def few(self) -> bool:
+        """Whether inputs are so few that parts of boxes are worth a look of their own."""
+        return self.graph[self.graph.inputs[0]].size <= FEW_INPUTS
 
 
 def _literal(query: Query, network: Network) -> Network:
@@ -110,35 +139,6 @@ def _literal(query: Query, network: Network) -> Network:
     variables = query.property.variables
     hidden = [one.origin for one in variables if one.kind == "hidden" and one.network == network.name]
     return Network(network.name, load(path, keep=hidden, simplified=False), path)
-
-
-def _atoms(graph: Graph, boxes: Box, dtype: torch.dtype, deadline: float) -> Tensor:
-    """Bounds (M,) of what the atoms are off by, over boxes (D, n): where inputs are few, of all parts of the boxes."""
-    if len(boxes) > MOST_BOXES:
-        boxes = Box(boxes.lower.amin(0, keepdim=True), boxes.upper.amax(0, keepdim=True))
-    proved = errors(graph, boxes, torch.float64)
-    if proved.unknown:
-        raise Unbounded(f"no proved error of a program's {', '.join(proved.unknown)}")
-    engine = Engine(graph, errors=proved.nodes)
-
-    def bound(box: Box) -> Tensor:
-        held = engine.bound(box, deadline=deadline).intervals
-        found = differences(graph, _outward(held, proved), dtype, deadline)
-        total = found.total[graph.outputs[0]]
-        combine(graph, found, graph.outputs[0], torch.arange(total.numel()), deadline)
-        return found.total[graph.outputs[0]].flatten()
-
-    parts = [(bound(box), box) for box in _each(boxes)]
-    few = boxes.lower.shape[1] <= FEW_INPUTS
-    while few and len(parts) < PARTS:
-        worst = max(range(len(parts)), key=lambda index: float(parts[index][0].max()))
-        whole, box = parts.pop(worst)
-        if bool((box.upper == box.lower).all()):
-            parts.append((whole, box))
-            break
-        halves = box.split((box.upper - box.lower).argmax(-1))
-        parts += [(bound(half).minimum(whole), half) for half in _each(halves)]
-    return torch.stack([found for found, _ in parts]).amax(0)
 
 
 def _each(boxes: Box) -> list[Box]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ class Allowance:
     """What bounds of the atoms, (M,), must exceed their thresholds by in float32 and in float64.
 
     Where `unproved` is empty the allowance of float64 is a bound, and with `trusted` that of float32 is one too; else
-    it says why both are only measured. `nodes` are the errors of values inside the network. Where `real` is false, what
-    programs may return is allowed for too.
+    it says why both are only measured. `nodes` are the errors of values inside the network. `beside`, where there is
+    such, is what programs may return beside the real atoms, and allowed for too.
     """
 
     single: Tensor
@@ -36,7 +36,7 @@ class Allowance:
     unproved: str
     trusted: bool = False
     nodes: Mapping[torch.dtype, Mapping[str, Tensor]] = field(default_factory=dict)
-    real: bool = True
+    beside: Tensor | None = None
 
     @classmethod
     def measured(
@@ -50,13 +50,10 @@ class Allowance:
         """By how much intervals of values are moved outward, by node; none where float32 proves nothing."""
         return self.nodes.get(dtype, {})
 
-    def widened(self, errors: Tensor) -> Allowance:
-        """With room for what programs return beside the real atoms, (M,)."""
-        return replace(self, single=self.single + errors, double=self.double + errors, real=False)
-
     def of(self, dtype: torch.dtype) -> Tensor:
         """In one precision."""
-        return self.single if dtype == torch.float32 else self.double
+        held = self.single if dtype == torch.float32 else self.double
+        return held if self.beside is None else held + self.beside
 
     def counts(self, dtype: torch.dtype) -> bool:
         """Whether a bound beyond the allowance refutes without another look."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
-from verif.deployed import Deployed, deployed, near
 from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
+from verif.programs import Beside
 from verif.query import Property, Query, Source, compile_query
 from verif.result import Counterexample as Counterexample, Result as Result
 from verif.rounding import Allowance, jumps, noise
@@ -96,7 +96,7 @@ class Run:
     next_attack: float = field(default=0.4, init=False)
     pace: Pace = field(default_factory=Pace, init=False)
     programs: bool = field(default=False, init=False)
-    deployed: Deployed = field(default=Deployed(None), init=False)
+    deployed: Beside | None = field(default=None, init=False)
 
     @property
     def deadline(self) -> float:
@@ -179,8 +179,10 @@ class Run:
             self.programs = True
             return self._result(Verdict.HOLDS)
         if len(search.domains):
-            if beside.why and time.monotonic() < self.deadline:
-                return self._result(Verdict.UNKNOWN, reason=beside.why)
+            near = self.deployed.endless if self.deployed else ""
+            why = near or (beside.why if time.monotonic() < self.deadline else "")
+            if why:
+                return self._result(Verdict.UNKNOWN, reason=why)
             return self._result(Verdict.TIMEOUT, reason="the time was used up")
         if search.unresolved:
             return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} boxes are too small to split, yet open")
@@ -242,13 +244,11 @@ class Run:
         """From here on, bounds must exceed thresholds by what programs in the query's arithmetic are off by, too."""
         if self.query.property.arithmetic == "real":
             return
-        device, lower, upper = torch.get_default_device(), *self.query.inner()
         with torch.device("cpu"):
-            middle = (lower + upper) / 2
-            found = deployed(self.query, self.deadline)
-            found = self.deployed = near(self.query, found, middle, torch.arange(len(middle)))
-        if found.errors is not None:
-            search.allowance = search.allowance.widened(found.errors.to(device))
+            search.deployed = self.deployed = Beside.of(self.query, self.deadline)
+        errors = self.deployed.found.errors
+        if errors is not None:
+            search.allowance = replace(search.allowance, beside=errors.to(torch.get_default_device()))
 
     def _ration(self, graph: Graph) -> Ration:
         """What the run may hold at once."""
@@ -289,12 +289,12 @@ class Run:
         return self._near(points, owner)
 
     def _near(self, points: Tensor, region: Tensor) -> Result | None:
-        """UNKNOWN, if after some time a point shows that no search can prove what programs return."""
-        if self.deployed.errors is None or time.monotonic() - self.started < PATIENCE:
+        """UNKNOWN, if after some time a point shows that nothing but the end of the time would stop the search."""
+        if self.deployed is None or time.monotonic() - self.started < PATIENCE:
             return None
-        why = near(self.query, self.deployed, points.double().cpu(), region.cpu()).why
-        reason = f"not shown for {self.query.property.arithmetic}: {why}"
-        return self._result(Verdict.UNKNOWN, reason=reason) if why else None
+        self.deployed.look(points.double().cpu(), region.cpu())
+        ends = self.deployed.endless and self.timeout is None
+        return self._result(Verdict.UNKNOWN, reason=self.deployed.endless) if ends else None
 
     def _starts(self, search: Search, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Points (P, n), about `count`, the widths (P, n) of the boxes they were drawn from, and their regions (P,)."""
@@ -321,7 +321,7 @@ class Run:
             bound = search.progress().worst
         rounding = self._rounding(search) if verdict is Verdict.HOLDS else ""
         arithmetic = self.query.property.arithmetic
-        unproved = self.deployed.why or rounding.removeprefix("proved")
+        unproved = (self.deployed.found.why if self.deployed else "") or rounding.removeprefix("proved")
         if verdict is Verdict.HOLDS and arithmetic != "real" and unproved:
             verdict, reason = Verdict.UNKNOWN, f"it holds in real arithmetic, not shown for {arithmetic}: {unproved}"
             rounding = ""

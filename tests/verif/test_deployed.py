@@ -85,6 +85,31 @@ def test_holds_is_about_programs(tmp_path: Path) -> None:
         assert verdict is Verdict.HOLDS or "nearer to a violation than a program may be off by" in found.reason
 
 
+def test_parts_of_the_input_set_have_errors_of_their_own() -> None:
+    """y = 3 relu(x) is off by 1e-3 at 1000, and by nothing that counts near 0, where the margin is 1e-6."""
+    builder = GraphBuilder()
+    x = builder.input("x", (1,))
+    x = builder.add("relu", [builder.add("linear", [x], {"weight": torch.full((1, 1), 1.5, dtype=torch.float64)})])
+    graph = builder.build([builder.add("linear", [x], {"weight": torch.full((1, 1), 2.0, dtype=torch.float64)})])
+    query = compile_query(linear(graph, [0.0], [1000.0], [[1.0]], [-1e-6]), graph, arithmetic="float32")
+    errors = deployed(query).errors
+    assert errors is not None and float(errors[0]) > 1e-5
+    assert verify(None, query, timeout=20).verdict is Verdict.HOLDS
+
+
+def test_a_search_without_an_end_says_why(tmp_path: Path) -> None:
+    """The least value is nearer to the limit than programs may be off by, but not in the middle."""
+    model = random_mlp(tmp_path / "net.onnx", 2)
+    box = [("0.25", "0.5")] * 2
+    query = compile_query(property_file(tmp_path / "p.vnnlib", box, 2, "(<= Y_0 0)"), model, arithmetic="float32")
+    corners = torch.cartesian_prod(torch.linspace(0.25, 0.5, 65), torch.linspace(0.25, 0.5, 65)).double()
+    least = query.graph.to(torch.float64)(corners)[0].min()
+    claim = property_file(tmp_path / "q.vnnlib", box, 2, f"(<= Y_0 {float(least) - 1e-9:.15f})")
+    found = verify(None, compile_query(claim, model, arithmetic="float32"), timeout=4)
+    assert found.verdict in (Verdict.UNKNOWN, Verdict.VIOLATED), found.reason
+    assert found.verdict is Verdict.VIOLATED or "nearer to a violation than a program may be off by" in found.reason
+
+
 def test_what_is_not_known_of_programs_is_unknown(tmp_path: Path) -> None:
     nodes = [helper.make_node("Sigmoid", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
     model = save(tmp_path / "net.onnx", nodes, {"w": np.ones((2, 1), np.float32)}, [1, 2], 1)
