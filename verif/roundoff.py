@@ -15,6 +15,10 @@ changes, so that a bound of rows c on the node's value is off by at most |c| T, 
     input             T = g(2n) 3M                          the least value over a box, by its centre and radius
     y = W x + b       T = |W| T_x + 3 g(k) (|W| M_x) + g(m) |b|, k terms per number both ways, m numbers in y
     y = bent(x)       T = s (T_x + 3 g(m) M_x), s = max(1, |a|)    two slopes, intercepts of at most 2 s M_x
+    y = f(x), x1 x2   T = S T_x + 3 g(m) (S M_x + B)               slopes up to S, values and intercepts up to B
+
+S and B of curves, products and maxima come from intervals of x over the given box (`verif.carries`); B is added to M.
+Their rules move intervals and intercepts outward by the error of the math library (`ScalarRule.ulps`).
 
 A coefficient of a value x that underflows changes the bound by up to LEAST M_x, however small the coefficient is to be:
 the sum of these over all nodes so far is added to each T (rows c are units here, for it does not shrink with c).
@@ -42,6 +46,7 @@ from graphs.ops import OPS, Kind
 from relaxations import Call, Interval
 from relaxations.sets import Box
 from verif.bounds.engine import FORWARD_INPUTS
+from verif.carries import Carry, carry, known, ranges, widened
 from verif.query import Query
 from verif.rounding import JUMPS, Allowance, noise
 
@@ -74,7 +79,7 @@ def gamma(count: float, unit: float) -> float:
 
 
 def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
-    """Errors of bounds computed in `dtype` over any box inside of boxes (B, n), and of the network's own values."""
+    """Errors of bounds computed in `dtype` over any box inside of boxes (B, n), and of values where nothing jumps."""
     graph = graph.to(torch.float64)
     unit, tiny = UNIT[dtype], TINY[dtype]
     inputs = graph[graph.inputs[0]].size
@@ -85,6 +90,8 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
     mass, under = 1.0, 0.0
     lost: dict[str, float] = {}
     readers = {node.name: 0 for node in graph}
+    bends = any(node.op not in BENT and known(node.op) for node in graph)
+    held = ranges(graph, box) if bends else {}
     for node in graph:
         for name in node.inputs:
             readers[name] += 1
@@ -97,7 +104,7 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
             under += (
                 mass * LEAST[dtype] * _products(call) * sum(float(sizes[name].sum()) + 1 for name in call.node.inputs)
             )
-            xs, ts = ([held[name] for name in node.inputs] for held in (sizes, found))
+            xs, ts = ([of[name] for name in node.inputs] for of in (sizes, found))
             rounds = gamma(node.size + len(graph.nodes) + 16, unit)
             if OPS[node.op].kind is Kind.AFFINE and node.op != "transposed":
                 carried, offset = absolute(call, xs), absolute(call, xs, only_offset=True)
@@ -106,6 +113,12 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
             elif node.op in BENT:
                 steep = max(1.0, abs(float({**call.attrs, **call.params}.get("slope", 0.0))))
                 error, size = steep * (ts[0] + 3 * mass * rounds * xs[0]), steep * xs[0]
+                mass += 2.0 if forward else 0.0
+            elif (passed := _carried(call, held, found, unit)) is not None:
+                carried, level = passed.through(xs), passed.level
+                rounds = gamma(sum(graph[name].size for name in node.inputs) + node.size + len(graph.nodes) + 64, unit)
+                error = passed.through(ts) + 3 * mass * rounds * (carried + level)
+                size = carried + level
                 mass += 2.0 if forward else 0.0
             else:
                 unknown.append(node.op)  # a guess, so that what is behind is not forgotten
@@ -119,6 +132,11 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
     return Errors(
         {name: MARGIN * lost[name] + error[0] for name, error in found.items()}, tuple(dict.fromkeys(unknown))
     )
+
+
+def _carried(call: Call, held: Mapping[str, Interval], found: Mapping[str, Tensor], unit: float) -> Carry | None:
+    """What an op that is neither affine nor bent passes on."""
+    return carry(call, widened(held, call.node.inputs, found), 2 * unit) if known(call.node.op) else None
 
 
 def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tensor) -> Allowance:

@@ -42,6 +42,19 @@ class CurveRule(ScalarRule):
     def pieces(self, call: Call, box: Interval) -> Sequence[Piece]:
         """The pieces from left to right; together they cover the domain, and f is continuous where they meet."""
 
+    def slopes(self, call: Call, box: Interval) -> Interval:
+        """From the ends of the pieces, between which f' is monotone."""
+        low = torch.full_like(box.lower, math.inf)
+        high = -low
+        for piece in self.pieces(call, box):
+            start, end = box.lower.clamp(min=piece.start), box.upper.clamp(max=piece.end)
+            for x in (start, end):
+                slope = piece.df(x)
+                lost, outside = slope.isnan(), ~(start <= end)
+                low = low.fmin(torch.where(lost, -math.inf, slope).masked_fill(outside, math.nan))
+                high = high.fmax(torch.where(lost, math.inf, slope).masked_fill(outside, math.nan))
+        return Interval(low, high)
+
     def value_and_slope(self, call: Call, x: Tensor, df: Map) -> tuple[Tensor, Tensor]:
         """f(x) and f'(x) on the piece whose f' is df; only for the search of contacts."""
         return self.f(call, x), df(x)
@@ -74,6 +87,8 @@ class CurveRule(ScalarRule):
             y = self.f(call, x)
             first = ((y[1:] - y[0]) / (x[1:] - x[0])).nan_to_num(0.0, 0.0, 0.0)
             last = ((y[-1] - y[:-1]) / (x[-1] - x[:-1])).nan_to_num(0.0, 0.0, 0.0)
+            low, high = self.slopes(call, inside)  # a difference of near values may be anything
+            first, last = (slope.maximum(low).minimum(high) for slope in (first, last))
             left, right = (first.amin(0), first.amax(0)), (last.amax(0), last.amin(0))
             lines = [own, *self._way(call, box, own, left), *self._way(call, box, own, right)]
             moved = _outward(lines, box)

@@ -110,6 +110,10 @@ class ScalarRule(Rule):
         """
         return None
 
+    def slopes(self, call: Call, box: Interval) -> Interval | None:
+        """Bounds of f' over boxes, up to rounding; no line's slope is outside of them. None where there are none."""
+        return None
+
     def undecided(self, call: Call, inputs: Sequence[Interval]) -> tuple[Tensor | None, ...]:
         """Entries whose interval has a width: a curved function gains from any tightening."""
         (box,) = inputs

@@ -26,6 +26,7 @@ class VertexRule(ScalarRule):
     """Base: a rule gives the vertices of the graph over a box from left to right, its two ends included."""
 
     ulps = 0.0
+    steepest: float = 2.0**10  # slope of a line: any are sound, and a steeper one shows less than it loses by rounding
 
     @abstractmethod
     def vertices(self, call: Call, box: Interval, side: int) -> Vertices:
@@ -37,7 +38,11 @@ class VertexRule(ScalarRule):
         slopes = [
             _edge(self.vertices(call, inside, side), 0.5 * (inside.lower + inside.upper), side) for side in (1, -1)
         ]
-        return self.lines_at(call, box, *slopes)
+        return self.lines_at(call, box, *(slope.clamp(-self.steepest, self.steepest) for slope in slopes))
+
+    def slopes(self, call: Call, box: Interval) -> Interval | None:
+        """As far as lines go, for f need not have any."""
+        return Interval(torch.full_like(box.lower, -self.steepest), torch.full_like(box.lower, self.steepest))
 
     def lines_at(self, call: Call, box: Interval, lower_slope: Tensor, upper_slope: Tensor) -> ScalarLines:
         """The tightest intercepts, rounded outward."""
@@ -91,6 +96,8 @@ def _intercept(vertices: Vertices, k: Tensor, side: int) -> Tensor:
 @rule("clip")
 class ClipRule(VertexRule):
     """min(max(x, lower), upper): two kinks."""
+
+    steepest = 1.0
 
     def vertices(self, call: Call, box: Interval, side: int) -> Vertices:
         """Ends and kinks."""

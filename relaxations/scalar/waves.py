@@ -44,6 +44,10 @@ class WaveRule(CurveRule):
         derivative = torch.cos if call.node.op == "sin" else lambda x: -x.sin()
         return (Piece(-math.inf, math.inf, 0, derivative),)
 
+    def slopes(self, call: Call, box: Interval) -> Interval:
+        """-1 to 1."""
+        return Interval(torch.full_like(box.lower, -1.0), torch.ones_like(box.lower))
+
     def stretches(self, call: Call, box: Interval, k: Tensor, side: int, x: Tensor | None) -> list[Stretch]:
         """The first and the last valley whose point of slope k is inside: of several the least is at one of these."""
         trough, shift = self.trough(call, side), k.clamp(-1, 1).asin()
