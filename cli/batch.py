@@ -35,9 +35,10 @@ def run_list(path: Path, extra: Path | None, options: Options) -> int:
         raise UsageError("C104", "a batch takes one list of instances", where=str(extra))
     for flag in ("network", "input", "json", "counterexample", "graph", "proof"):
         refuse(options, flag, "verify report writes what a batch found: --json, --csv, --html")
-    if options.format != "text" or options.device != "cpu":
-        flag = "device" if options.device != "cpu" else "format"
-        raise UsageError("C104", f"--{flag} has no meaning here", help="verify batch --help lists the flags of a batch")
+    for flag, own in (("format", "text"), ("device", "cpu"), ("tactic", "usual")):
+        if getattr(options, flag) != own:
+            help = "verify batch --help lists the flags of a batch"
+            raise UsageError("C104", f"--{flag} has no meaning here", help=help)
     same = {name: getattr(options, name) for name in ("timeout", "memory", "strategy", "seed", "quiet")}
     results = options.results or BatchOptions.results
     return run_batch(path, BatchOptions(results=results, **same))
@@ -65,11 +66,12 @@ def run_batch(what: Path, options: BatchOptions) -> int:
 
 def _decide(store: Store, asked: Sequence[Question], options: BatchOptions) -> bool:
     """Decide what is open; whether it went to its end."""
+    from verif.batch.learning import Learner
     from verif.batch.runner import Batch, facts
 
     entries = [question.entry() for question in asked]
     run = store.begin(entries, shlex.join(sys.argv), facts())
-    batch = Batch(store, run, again=options.retry)
+    batch = Batch(store, run, options.retry, Learner.of(options.seed, store.decided()) if options.learn else None)
     try:
         todo = batch.open(asked)
         unlike = len({entry.key for entry in entries})

@@ -100,6 +100,7 @@ def solve(
     started = time.monotonic()
     with importing():
         from verif.query import compile_query
+        from verif.strategy import Strategy
         from verif.verify import verify
     from cli.progress import watching
 
@@ -114,9 +115,8 @@ def solve(
             None,
             query,
             timeout=left,
-            strategy=options.strategy,
+            strategy=Strategy(options.strategy, options.seed, options.tactic),
             device=options.device,
-            seed=options.seed,
             memory=memory_bytes(options.memory),
             on_event=watch,
         )

@@ -53,11 +53,11 @@ def questions(what: Path, options: BatchOptions) -> Iterator[Question]:
 
 
 def _category(row: Instance, folder: Path) -> str:
-    """The folder that a row's property and models share below its list's, where there is one; else the list's own."""
-    parts = {Path(os.path.relpath(file, folder)).parts[0] for file in (row.property, *(file for _, file in row.models))}
-    shared = parts.pop()
-    below = not parts and shared != os.pardir and (folder / shared).is_dir()
-    return shared if below else folder.resolve().name
+    """The folder that a row's property and models share below its list's, or elsewhere; else the list's own."""
+    files = row.property, *(file for _, file in row.models)
+    shared = Path(os.path.relpath(os.path.commonpath([file.absolute().parent for file in files]), folder))
+    parts = [part for part in shared.parts if part != os.pardir]
+    return parts[-1 if os.pardir in shared.parts else 0] if parts else folder.resolve().name
 
 
 def read_instances(path: Path) -> Iterator[Instance]:

@@ -17,6 +17,7 @@ _LOCAL = Group("Local robustness", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
 _TOLD = Parameter(show_default=True)
 _Strategy = Literal["auto", "boxes", "signs", "values", "exact", "random"]
+_Tactic = Literal["usual", "points", "bounds", "slopes"]
 _Arithmetic = Literal["real", "float16", "float32", "float64"]
 
 
@@ -33,6 +34,8 @@ class Options:
     "NAME=FILE: the model of a network that a VNN-LIB 2.0 query declares; once for each."
     strategy: Annotated[_Strategy, Parameter(group=_SEARCH)] = "auto"
     "What is split: input boxes, signs of ReLU inputs, ranges of any values; linear programs; random splits. All sound."
+    tactic: Annotated[_Tactic, Parameter(group=_SEARCH)] = "usual"
+    "What comes first: descents for counterexamples, bounds, or more rounds of slopes; all the rest follows."
     arithmetic: Annotated[_Arithmetic | None, Parameter(group=_SEARCH)] = None
     "What is meant: real numbers, or what programs return that compute in the model's float type, in any order of sums."
     device: Annotated[str, Parameter(group=_SEARCH)] = "cpu"
@@ -210,6 +213,8 @@ class BatchOptions:
     "As for one query."
     seed: int = 0
     "Seed of every random choice."
+    learn: Annotated[bool, _TOLD] = True
+    "Choose the --tactic of each search by what earlier instances cost; no verdict depends on it."
     devices: str = ""
     "Numbers of graphics processors, with commas: each process sees one of them, and computes there."
     cluster: str = ""

@@ -25,7 +25,7 @@ from verif.verdict import Verdict
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_KNOWN = ("reason", "bound", "domains", "strategy", "timeout", "peak_bytes", "proof")
+_KNOWN = ("reason", "bound", "domains", "strategy", "tactic", "timeout", "peak_bytes", "proof")
 _SECTIONS = {
     "times": "times",
     "both": "times of both",

@@ -22,10 +22,9 @@ from verif.query import Property, Query
 from verif.rounding import Allowance, of_terms
 from verif.roundoff import Unrounded
 from verif.strategy import RegionSearch, Strategy, Task
+from verif.tactics import in_force
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
-FIRST = (NO_ROUNDS, Rounds(2, 8), Rounds(8, 40))  # slope optimisation of the first batch, until it is refuted
-INSIDE = Rounds(2, 4)  # and inside the tree (measured on ACAS Xu: fewer rounds make more boxes, more make slower ones)
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 TRIED_SHARE = 0.06  # of the time, for descents from the points of another search
 
@@ -170,7 +169,8 @@ class Search:
         """How far slopes are optimised: step by step for the first batch, which may be all there is to do."""
         if not self.engine.optimises(region):
             return (NO_ROUNDS,)
-        return (INSIDE,) if self.done else FIRST
+        tactic = in_force(self.strategy.tactic, self.started, self.deadline)
+        return tuple(Rounds(*rounds) for rounds in ((tactic.inside,) if self.done else tactic.first))
 
     def confirm(self, domains: Domains) -> Tensor:
         """Gaps of domains in float64, (N,): for bounds that float32 is not enough for."""

@@ -17,10 +17,12 @@ from relaxations.sets import Box
 from verif.bounds import Engine
 from verif.bounds.memory import Ration
 from verif.signs import STORE_BYTES, SignSearch
+from verif.tactics import TACTICS, USUAL
 from verif.values import ValueSearch
 
 STRATEGIES = ("auto", "boxes", "signs", "values", "exact", "random")
 FEW_INPUTS = 24  # up to which boxes are cut
+SMALL = 512  # numbers in the widest layer up to which one pass of bounds costs less than one descent (measured)
 
 
 class RegionSearch(Protocol):
@@ -56,14 +58,26 @@ class Task:
 
 @dataclass(frozen=True)
 class Strategy:
-    """What the user wants: a name of `STRATEGIES`, and the seed of random choices."""
+    """What the user wants: a name of `STRATEGIES`, the seed of random choices, and a name of `TACTICS`."""
 
     name: str = "auto"
     seed: int = 0
+    tactic: str = USUAL
 
     def __post_init__(self) -> None:
-        if self.name not in STRATEGIES:
-            raise ValueError(f"strategy is one of {', '.join(STRATEGIES)}, not '{self.name}'")
+        for what, names in (("name", STRATEGIES), ("tactic", TACTICS)):
+            if getattr(self, what) not in names:
+                raise ValueError(f"a strategy's {what} is one of {', '.join(names)}, not '{getattr(self, what)}'")
+
+    def told(self, why: str) -> str:
+        """Why a search was chosen, and the tactic where it is not the usual one."""
+        aside = "" if self.tactic == USUAL else f"; tactic {self.tactic}"
+        return (why or "none: the first bounds and points decided") + aside
+
+    def points_first(self, widest: int) -> bool:
+        """Whether descents come before the first bounds, for a network whose widest layer has so many numbers."""
+        asked = TACTICS[self.tactic].points
+        return self.name == "exact" or (widest > SMALL if asked is None else asked)
 
     @property
     def chance(self) -> torch.Generator | None:

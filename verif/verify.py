@@ -38,7 +38,6 @@ from verif.verdict import Verdict
 
 ATTACK, ATTACK_SHARE = 0.2, 0.1  # seconds, and share of the time so far, of one gradient descent in whole regions
 REST, RARER = 8.0, 10.0  # times of a descent until the next one, at first; seconds after which it is twice as many
-SMALL = 512  # numbers in the widest layer up to which one pass of bounds costs less than one descent (measured)
 STEPS = (25, 50, 100)  # of the descents, in turns
 PROBES = 16  # points that tell how fast a network is
 POINTS = 16  # where the rounding errors of a network are measured
@@ -51,7 +50,7 @@ def verify(
     property: str | Path | Property | Query,
     *,
     timeout: float | None = None,
-    strategy: str = "auto",
+    strategy: str | Strategy = "auto",
     device: str = "cpu",
     seed: int = 0,
     memory: int | None = None,
@@ -62,8 +61,9 @@ def verify(
     The memory is that of the whole process (with another device: of the device); work that would not fit is done in
     slices. A warning says so where even one box and one row need more.
     `property` is a VNN-LIB file, a `Property` (see `verif.properties`) or a compiled `Query` (then without a model).
-    `strategy` is one of `verif.strategy.STRATEGIES`; every one is sound. Raises VerifError when
-    the model or the property cannot be read; a Ctrl-C ends the search with what is known (reason "interrupted").
+    `strategy` is one of `verif.strategy.STRATEGIES`, or a `Strategy` with its own seed; every one is sound. Raises
+    VerifError when the model or the property cannot be read; a Ctrl-C ends the search with what is known (reason
+    "interrupted").
     """
     started = time.monotonic()
     if isinstance(property, Query):
@@ -76,7 +76,8 @@ def verify(
     try:
         # The default device is a mode that every torch call pays for.
         with torch.device(device) if device != "cpu" else nullcontext():
-            return Run(query, started, timeout, Strategy(strategy, seed), on_event, memory).result()
+            chosen = Strategy(strategy, seed) if isinstance(strategy, str) else strategy
+            return Run(query, started, timeout, chosen, on_event, memory).result()
     finally:
         torch.set_num_threads(threads)
 
@@ -120,13 +121,13 @@ class Run:
             return self._by_points(points)
         search = self.search = self._search()
         search.share_work(64)
-        small = search.engine.widest <= SMALL and self.strategy.name != "exact"
-        if small:
+        points_first = self.strategy.points_first(search.engine.widest)
+        if not points_first:
             self._first(search)
         found = self._attack(search, 16) if len(search.domains) else None
         if found is not None:
             return found
-        if not small:
+        if points_first:
             self._allow_for_programs(search)
         beside = Alongside(search, search.domains.where(torch.arange(len(search.domains))))
         if self.strategy.name == "exact":
@@ -333,7 +334,7 @@ class Run:
             time.monotonic() - self.started,
             (*self.query.property.warnings, *self.warnings),
             reason,
-            (search and search.why) or "none: the first bounds and points decided",
+            self.strategy.told(search.why if search else ""),
             rounding,
             arithmetic,
         )

@@ -43,7 +43,8 @@ def test_a_store_of_the_first_schema_is_read_and_goes_on(tmp_path: Path) -> None
         store.record("k0", Outcome("holds"))
     base = sqlite3.connect(tmp_path / "r.db")
     base.executescript(
-        "ALTER TABLE instances DROP COLUMN middle; ALTER TABLE instances DROP COLUMN widths; PRAGMA user_version = 1;"
+        "ALTER TABLE instances DROP COLUMN middle; ALTER TABLE instances DROP COLUMN widths; "
+        "ALTER TABLE instances DROP COLUMN tactic; PRAGMA user_version = 1;"
     )
     base.close()
     for write in (False, True):

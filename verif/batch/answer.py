@@ -19,6 +19,7 @@ from verif.batch.store import Outcome
 from verif.properties import robustness
 from verif.query import Network, Query, compile_query
 from verif.replay import Replay, replay
+from verif.strategy import Strategy
 from verif.verdict import Verdict
 from verif.verify import Counterexample, verify
 
@@ -88,9 +89,8 @@ class Answerer:
                 None,
                 query,
                 timeout=max(0.0, question.timeout - (begun - started)),
-                strategy=settings.strategy,
+                strategy=Strategy(settings.strategy, settings.seed, question.tactic),
                 device=settings.device,
-                seed=settings.seed,
                 memory=settings.memory,
                 on_event=trace,
             )
@@ -106,6 +106,7 @@ class Answerer:
                 search_seconds=now - begun,
                 seconds=now - started,
                 timeout=question.timeout,
+                tactic=question.tactic,
                 trace=tuple(trace.points),
                 widths=trace.widths,
             )

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from verif.batch.store import Entry
+from verif.tactics import USUAL
 
 ABSENT = "absent"  # stands for the digest of a file that cannot be read
 
@@ -70,7 +71,8 @@ class Rising:
 class Question:
     """One instance: a property file and the models by name ("" where there is only one), within `timeout` seconds.
 
-    With `about` the property is this; its file is a dataset of samples x and labels y (.npz), or a box (.csv).
+    With `about` the property is this; its file is a dataset of samples x and labels y (.npz), or a box (.csv). The
+    `tactic` (see `verif.tactics`) changes no answer and is no part of the key.
     """
 
     category: str
@@ -80,6 +82,7 @@ class Question:
     timeout: float
     settings: Settings
     about: Around | Steepness | Rising | None = None
+    tactic: str = USUAL
 
     def hashes(self) -> dict[str, object]:
         """SHA-256 of its files as they are now."""
@@ -109,6 +112,10 @@ class Question:
             return {}
         plain = {name: str(value) if "norm" in name else value for name, value in asdict(self.about).items()}
         return {type(self.about).__name__.lower(): plain}
+
+    def searched(self) -> bool:
+        """Whether an ordinary search answers it, which has tactics."""
+        return not isinstance(self.about, Steepness | Rising)
 
     def weight(self) -> tuple[int, str, int]:
         """Sorts cheap instances first and keeps those of one model together."""

@@ -8,10 +8,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from verif.batch.learning import Learner
 from verif.batch.questions import Question
 from verif.batch.slots import Answer
 from verif.batch.store import Outcome, Store
@@ -36,11 +37,12 @@ class Workers(Protocol):
 
 @dataclass
 class Batch:
-    """One run over questions; `again` decides errors once more."""
+    """One run over questions; `again` decides errors once more, `learner` chooses what each search begins with."""
 
     store: Store
     run: int
     again: bool = False
+    learner: Learner | None = None
     _hints: dict[str, deque[tuple[float, ...]]] = field(default_factory=dict)
 
     def open(self, questions: Sequence[Question]) -> list[tuple[str, Question]]:
@@ -64,7 +66,7 @@ class Batch:
                 if key in held or self.store.claim(key, self.run, again=self.again):
                     held.add(key)
                     hints = tuple(self._hints.get(_models(question), ()))
-                    running[workers.submit(key, question, hints)] = key, question
+                    running[workers.submit(key, self._begun(question), hints)] = key, question
             for future in wait(running, LOOK, FIRST_COMPLETED).done if running else ():
                 key, question = running.pop(future)
                 if future.cancelled():
@@ -80,7 +82,15 @@ class Batch:
         if point is not None:
             self._hints.setdefault(_models(question), deque(maxlen=HINTS)).appendleft(point)
         self.store.record(key, outcome)
+        if self.learner is not None:
+            self.learner.learn(question.entry(), outcome)
         return outcome
+
+    def _begun(self, question: Question) -> Question:
+        """The question with the tactic that is to begin."""
+        if self.learner is None:
+            return question
+        return replace(question, tactic=self.learner.choose(question, question.entry()))
 
 
 def facts() -> tuple[dict[str, Any], dict[str, str]]:

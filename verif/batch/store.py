@@ -20,6 +20,7 @@
 | | `proof` | path of the proof, "" where there is none |
 | | `trace` | JSON: [seconds, worst bound, share, open, done] of the search, thinned out |
 | | `widths` | JSON: [value, mean width of its interval] over the first boxes, layer by layer (schema 2) |
+| | `tactic` | what the search began with (`verif/tactics.py`); NULL where there was no search (schema 3) |
 | | `run` | the run that claimed or decided it |
 | `asked` | `run`, `place`, `key` | which instances a run asked, in the order of its list |
 | | `category`, `model`, `property` | how the list names them; `models` is JSON, name to file |
@@ -46,13 +47,16 @@ from urllib.parse import quote
 
 from graphs.errors import VerifError
 
-SCHEMA = 2
-_UPGRADE = {1: "ALTER TABLE instances ADD COLUMN middle BLOB; ALTER TABLE instances ADD COLUMN widths TEXT;"}
+SCHEMA = 3
+_UPGRADE = {  # from each schema to the next
+    1: "ALTER TABLE instances ADD COLUMN middle BLOB; ALTER TABLE instances ADD COLUMN widths TEXT;",
+    2: "ALTER TABLE instances ADD COLUMN tactic TEXT;",
+}
 _TABLES = """
 CREATE TABLE instances (key TEXT PRIMARY KEY, state TEXT NOT NULL, verdict TEXT, reason TEXT, bound REAL, share REAL,
   domains INTEGER, strategy TEXT, start_seconds REAL, search_seconds REAL, seconds REAL, peak_bytes INTEGER,
   timeout REAL, settings TEXT, hashes TEXT, counterexample BLOB, inputs TEXT, proof TEXT, trace TEXT, run INTEGER,
-  middle BLOB, widths TEXT);
+  middle BLOB, widths TEXT, tactic TEXT);
 CREATE TABLE asked (run INTEGER, place INTEGER, key TEXT NOT NULL, category TEXT, model TEXT, property TEXT,
   models TEXT, PRIMARY KEY (run, place));
 CREATE TABLE runs (run INTEGER PRIMARY KEY, started REAL, ended REAL, pid INTEGER, command TEXT, environment TEXT,
@@ -88,6 +92,7 @@ class Outcome:
     trace: tuple[tuple[float, float, float, int, int], ...] = ()
     middle: bytes | None = None
     widths: tuple[tuple[str, float], ...] = ()
+    tactic: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,8 @@ class Store:
             if write and version == 0:
                 self._create()
             elif write and version in _UPGRADE:
-                script = f"BEGIN IMMEDIATE; {_UPGRADE[version]} PRAGMA user_version = {SCHEMA}; COMMIT;"
+                steps = " ".join(_UPGRADE[step] for step in range(version, SCHEMA))
+                script = f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA}; COMMIT;"
                 self._base.executescript(script)
             elif version not in (SCHEMA, *_UPGRADE):
                 raise StoreError(
@@ -242,6 +248,17 @@ class Store:
                 (run,),
             )
             yield from map(_row, found)
+
+    def decided(self) -> Iterator[tuple[Entry, Outcome]]:
+        """All instances with a search, as any run asked them."""
+        with self._told():
+            found = self._base.execute(
+                "SELECT *, instances.run AS decided FROM instances JOIN asked USING (key) "
+                "WHERE state = 'done' AND tactic IS NOT NULL GROUP BY key ORDER BY key"
+            )
+            for row in map(_row, found):
+                if row.outcome is not None:
+                    yield row.entry, row.outcome
 
     def runs(self) -> list[RunRecord]:
         """Every run, the first one first."""
