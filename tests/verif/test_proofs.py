@@ -208,3 +208,29 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         archive.writestr("manifest.json", bytes(1 << 21))
     with pytest.raises(Refused, match="larger"):
         check(bomb, network, network)
+
+
+@pytest.mark.parametrize("seed", range(0, 8, 2))
+def test_a_box_does_not_depend_on_its_neighbours(seed: int, tmp_path: Path) -> None:
+    """Else a leaf that was refuted in one batch would not be in another one."""
+    network = model.read(random_mlp(tmp_path / "net.onnx", seed, (2, 12, 12, 12, 2)))
+    generator = np.random.default_rng(seed)
+    lower = generator.normal(size=(30, 2))
+    upper = lower + 10.0 ** generator.uniform(-2, 0, (30, 1))
+    together = Bounds(network, lower, upper).rows(network.output, np.eye(2)).lower
+    alone = [Bounds(network, lower[k, None], upper[k, None]).rows(network.output, np.eye(2)).lower for k in range(30)]
+    assert np.allclose(together, np.concatenate(alone), rtol=1e-12, atol=1e-12)
+
+
+def test_steps_that_only_move_constants_vanish(tmp_path: Path) -> None:
+    """x - 0, and a sum behind a product: one step, of the same values."""
+    generator = np.random.default_rng(0)
+    constants = {"z": np.zeros(3, np.float32), "w": generator.normal(size=(3, 2)).astype(np.float32)}
+    constants["b"] = generator.normal(size=2).astype(np.float32)
+    nodes = [helper.make_node("Sub", ["x", "z"], ["c"]), helper.make_node("MatMul", ["c", "w"], ["m"])]
+    nodes.append(helper.make_node("Add", ["m", "b"], ["y"]))
+    network = model.read(save(tmp_path / "net.onnx", nodes, constants, [1, 3], 2))
+    assert [step.op for step in network.steps] == ["input", "dense"]
+    found = exact.evaluate(network, [Fraction(1), Fraction(2), Fraction(3)])
+    expected = np.array([1.0, 2.0, 3.0]) @ constants["w"].astype(float) + constants["b"]
+    assert np.allclose([float(value) for value in found], expected, rtol=1e-12)

@@ -19,6 +19,7 @@ from verif.checker.network import Array, Network, Step
 UNIT = 2.0**-53
 LARGEST = 1e100  # sizes beyond which nothing is shown, so that FLOOR covers all underflow
 FLOOR = 1e-180
+CHUNK = 400_000  # numbers of a sweep's largest value: what stays in caches
 SAFETY = (
     1.001  # covers the rounding of the error terms themselves, sums of fewer than 1e9 numbers that are not negative
 )
@@ -92,8 +93,9 @@ class Bounds:
             raise Refused("values too large to be checked")
 
     def _open(self, place: int) -> Array:
-        """The numbers of a value that vary in some box."""
-        return np.flatnonzero((self.ranges[place].lower < self.ranges[place].upper).any(0))
+        """The numbers of a value that vary, (B, N)."""
+        found: Array = self.ranges[place].lower < self.ranges[place].upper
+        return found
 
     def _visit(self, place: int, step: Step) -> None:
         """The range of a step's value; before a ReLU, by rows on its input where signs are open."""
@@ -118,8 +120,7 @@ class Bounds:
             error = SAFETY * gamma(2) * (first.size + second.size) + FLOOR
             found = Range(first.lower + second.lower - error, first.upper + second.upper + error)
         elif step.op == "relu":
-            open_ = np.flatnonzero(((first.lower < 0) & (first.upper > 0)).any(0))
-            first = self._tightened(step.sources[0], open_)
+            first = self._tightened(step.sources[0], (first.lower < 0) & (first.upper > 0))
             self.lines[place] = relu_lines(first)
             found = Range(np.maximum(first.lower, 0.0), np.maximum(first.upper, 0.0))
         elif step.op == "mul":
@@ -137,15 +138,17 @@ class Bounds:
         self.ranges.append(found)
         self.masses.append(mass)
 
-    def _tightened(self, place: int, open_: Array) -> Range:
-        """The range of a step's value, with rows for some of its numbers."""
-        held = self.ranges[place]
+    def _tightened(self, place: int, wanted: Array) -> Range:
+        """The range of a step's value, with rows for the numbers `wanted` (B, N)."""
+        held, open_ = self.ranges[place], np.flatnonzero(wanted.any(0))
         if not len(open_) or place <= 1:  # the first step's range is that of its rows
             return held
         unit = np.zeros((len(open_), held.lower.shape[1]))
         unit[np.arange(len(open_)), open_] = 1.0
         found = self.rows(place, np.concatenate([unit, -unit])).lower
-        low, high = found[:, : len(open_)], -found[:, len(open_) :]
+        # A box's own numbers only: what a box shows must not depend on its neighbours.
+        low = np.where(wanted[:, open_], found[:, : len(open_)], -np.inf)
+        high = np.where(wanted[:, open_], -found[:, len(open_) :], np.inf)
         lower, upper = held.lower.copy(), held.upper.copy()
         lower[:, open_] = np.fmax(lower[:, open_], low)
         upper[:, open_] = np.fmin(upper[:, open_], high)
@@ -154,9 +157,14 @@ class Bounds:
         return self.ranges[place]
 
     def rows(self, place: int, rows: Array) -> Rows:
-        """Lower bounds of rows (S, N) on the value of a step."""
-        sweep = Sweep(self, place, np.broadcast_to(rows, (len(self.ranges[0].lower), *rows.shape)))
-        return sweep.run(place)
+        """Lower bounds of rows (S, N) on the value of a step, some rows at a time."""
+        count = len(self.ranges[0].lower)
+        most = max(16, CHUNK // (count * max(step.size for step in self.network.steps[: place + 1])))
+        parts = []
+        for first in range(0, len(rows), most):
+            part = rows[first : first + most]
+            parts.append(Sweep(self, place, np.broadcast_to(part, (count, *part.shape))).run(place))
+        return Rows(*(np.concatenate([getattr(part, name) for part in parts], 1) for name in ("lower", "slopes")))
 
 
 class Sweep:
@@ -187,13 +195,10 @@ class Sweep:
     def _pull(self, at: int, step: Step, rows: Array) -> None:
         size = self.bounds.ranges[step.sources[0]].size
         if step.op == "dense":
-            absolute = np.abs(rows)
-            self.error += gamma(step.size + step.loose) * dot(absolute, self.bounds.masses[at])
-            self._bias(rows @ step.shift, absolute @ np.abs(step.shift), step.size)
+            self._shift(at, step, rows, gamma(step.size + step.loose))
             self._send(step.sources[0], rows @ step.matrix)
         elif step.op == "scale":
-            self.error += gamma(2 + step.loose) * dot(np.abs(rows), self.bounds.masses[at])
-            self._bias(rows @ step.shift, np.abs(rows) @ np.abs(step.shift), step.size)
+            self._shift(at, step, rows, gamma(2 + step.loose))
             self._send(step.sources[0], rows * step.matrix)
         elif step.op == "pick":
             moved = np.zeros((*rows.shape[:2], size.shape[1]))
@@ -206,11 +211,22 @@ class Sweep:
             self._pull_product(step, self.bounds.planes[at], rows)
         else:
             lines, minus, plus = self._lines(at), np.minimum(rows, 0.0), np.maximum(rows, 0.0)
-            sent = plus * lines.lower[:, None] + minus * lines.upper[:, None]
-            self.error += gamma(2) * dot(np.abs(sent), size)
-            shift = dot(plus, lines.base) + dot(minus, lines.shift)
-            self._bias(shift, dot(plus, np.abs(lines.base)) - dot(minus, np.abs(lines.shift)), 2 * step.size)
-            self._send(step.sources[0], self._multiplied(at, sent))
+            shift, mass = dot(minus, lines.shift), -dot(minus, np.abs(lines.shift))
+            if step.op != "relu":  # whose lines below go through 0
+                shift, mass = shift + dot(plus, lines.base), mass + dot(plus, np.abs(lines.base))
+            self._bias(shift, mass, 2 * step.size)
+            plus *= lines.lower[:, None]
+            minus *= lines.upper[:, None]
+            plus += minus
+            self.error += gamma(2) * dot(np.abs(plus, out=minus), size)
+            self._send(step.sources[0], self._multiplied(at, plus))
+
+    def _shift(self, at: int, step: Step, rows: Array, share: float) -> None:
+        """What a linear step's constants add, no larger than its mass, which also bounds what rounding does."""
+        mass = dot(np.abs(rows), self.bounds.masses[at])
+        self.error += share * mass
+        if step.shift.any():
+            self._bias(rows @ step.shift, mass, step.size)
 
     def _lines(self, at: int) -> Lines:
         return self.bounds.lines[at]
@@ -249,7 +265,7 @@ def relu_lines(held: Range) -> Lines:
     # max(z, 0) - slope z is convex: it is largest at an end.
     ends = np.maximum(-slope * lower, (1.0 - slope) * upper)
     shift = np.where((held.lower >= 0) | (held.upper <= 0), 0.0, ends * (1.0 + 8 * UNIT) + FLOOR)
-    return Lines(np.where(upper > -lower, 1.0, 0.0) * (slope > 0), np.zeros_like(slope), slope, shift)
+    return Lines(np.where(upper > -lower * (1.0 + 1e-9), 1.0, 0.0) * (slope > 0), np.zeros_like(slope), slope, shift)
 
 
 def curve_lines(op: str, held: Range) -> Lines:

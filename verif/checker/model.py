@@ -68,7 +68,7 @@ class Reader:
         last = self.values[text(one(inner(outputs[0]), 1, b""))]
         if last.step < 0:
             raise Refused("the output is constant")
-        return Network(tuple(self.builder.steps), last.step)
+        return Network.of(self.builder.steps, last.step)
 
     def visit(self, found: Node) -> Value:
         """What one node gives."""

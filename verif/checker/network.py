@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,17 @@ class Network:
     steps: tuple[Step, ...]
     output: int
 
+    @staticmethod
+    def of(steps: list[Step], output: int) -> Network:
+        """Without the steps that the output does not need."""
+        needed = {0, output}
+        for place in range(output, 0, -1):
+            if place in needed:
+                needed.update(steps[place].sources)
+        at = {place: k for k, place in enumerate(sorted(needed))}
+        kept = [replace(steps[place], sources=tuple(at[source] for source in steps[place].sources)) for place in at]
+        return Network(tuple(kept), at[output])
+
     @property
     def inputs(self) -> int:
         """Numbers of the input."""
@@ -67,7 +78,13 @@ class Builder:
         return self.put(Step("dense", len(shift), (source,), np.ascontiguousarray(matrix), shift, loose=loose))
 
     def scale(self, source: int, factor: Array, shift: Array, loose: int = 0) -> int:
-        """factor * x + shift."""
+        """factor * x + shift; what only adds to a matrix product becomes its own shift."""
+        before = self.steps[source]
+        if not loose and (factor == 1.0).all():
+            if not shift.any():
+                return source
+            if before.op == "dense" and not before.shift.any():
+                return self.dense(before.sources[0], before.matrix, shift, before.loose)
         return self.put(Step("scale", len(shift), (source,), factor, shift, loose=loose))
 
     def pick(self, source: int, index: Array) -> int:

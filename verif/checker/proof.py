@@ -25,7 +25,7 @@ from verif.checker.network import Array, Network
 
 FORMAT = "verif proof 1"
 ENTRY_LIMIT = 1 << 30
-BATCH = 4_000_000  # numbers of one batch's largest value
+BATCH = 400_000  # numbers of one batch's largest value
 
 
 @dataclass(frozen=True)
