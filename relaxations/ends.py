@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from relaxations.kernels import pairs
 from relaxations.rule import Call
 
 SERVED = ("linear", "conv")
@@ -23,12 +24,11 @@ class Ends(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, lower: Tensor, upper: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
         """The new ends of ends (B, *N)."""
-        middle = lower.lerp(upper, 0.5)
-        radius, size = upper - middle, weight.abs()
+        (middle, radius), size = pairs.split(lower, upper), weight.abs()
         center, reach = call.forward(middle), call.forward(radius, weight=size, bias=None)
         ctx.call = call
         ctx.save_for_backward(middle, radius, weight, size)
-        return center - reach, center.add_(reach)
+        return pairs.join(center, reach)
 
     @staticmethod
     @once_differentiable
@@ -37,17 +37,14 @@ class Ends(torch.autograd.Function):
         middle, radius, weight, size = ctx.saved_tensors
         back = _conv if ctx.call.node.op == "conv" else _linear
         _, below, above, wanted, biased = ctx.needs_input_grad
-        low, high = grads
-        center, reach = low + high, high - low
+        reach, center = pairs.total(*grads)
         of_middle, of_weight = back(ctx.call, center, middle, weight, (below or above, wanted))
         of_radius, of_size = back(ctx.call, reach, radius, size, (below or above, wanted))
         of_lower = of_upper = of_bias = None
         if of_middle is not None and of_radius is not None:
-            half = of_middle.mul_(0.5)
-            of_upper = half.add(of_radius, alpha=0.5)
-            of_lower = half.sub_(of_radius, alpha=0.5)
+            of_lower, of_upper = pairs.join(of_middle, of_radius, scale=0.5)
         if of_weight is not None and of_size is not None:
-            of_weight = of_weight.addcmul_(of_size, weight.sign())
+            of_weight = pairs.add_signed(of_weight, of_size, weight)
         if biased:
             channel = 2 if ctx.call.node.op == "conv" else center.dim() - 1
             of_bias = center.sum([axis for axis in range(center.dim()) if axis != channel])

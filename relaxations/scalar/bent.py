@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from relaxations.finite import all_finite, known
+from relaxations.kernels import pairs
 from relaxations.rule import Call, Interval, rule
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
@@ -18,28 +19,24 @@ _SLOPES = {"relu": 0.0, "abs": -1.0}
 
 
 class Chord(torch.autograd.Function):
-    """Slope and intercept of ReLU's upper line over boxes, with a third of the operations that the tape would take."""
+    """ReLU's lines over boxes: slope and bias of the upper one, and the slope of the lower one, without a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """For ends (B, *N); rounded outward."""
-        info = torch.finfo(lower.dtype)
-        left, right = lower.clamp(max=0), upper.relu()
-        width = (right - left).clamp_(min=info.tiny)
-        share = right / width
-        ctx.save_for_backward(lower, upper, width, share)
-        bias = (share * left).neg_().maximum((1 - share).mul_(right))
-        return share, bias.mul_(1 + 2 * info.eps)
+    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """As `pairs.chord`."""
+        slope, bias, flat, finite = pairs.chord(lower, upper)
+        ctx.save_for_backward(lower, upper)
+        ctx.mark_non_differentiable(flat)
+        ctx.set_materialize_grads(False)
+        return slope, bias, flat, finite
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        """With w = u - l: dk/du = (1 - k) / w, dk/dl = k / w, and d(-k l) = -l dk - k dl."""
-        lower, upper, width, share = ctx.saved_tensors
-        of_share, of_bias = grads
-        rate = torch.addcmul(of_share, of_bias, lower.clamp(max=0), value=-1).div_(width)
-        of_lower = (rate - of_bias).mul_(share).masked_fill_(lower >= 0, 0)
-        return of_lower, rate.mul_(1 - share).masked_fill_(upper <= 0, 0)
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        """With w = u - l and k = u / w: dk/du = (1 - k) / w, dk/dl = k / w, and d(-k l) = -l dk - k dl."""
+        lower, upper = ctx.saved_tensors
+        of_slope, of_bias = (torch.zeros_like(lower) if grad is None else grad for grad in grads[:2])
+        return pairs.chord_gradient(lower, upper, of_slope, of_bias)
 
 
 @rule("relu", "leaky_relu", "prelu", "abs")
@@ -90,9 +87,9 @@ class BentRule(ScalarRule):
         """Chord and adaptive line."""
         a = self.slope(call)
         if not isinstance(a, Tensor) and a == 0 and torch.is_grad_enabled() and any(x.requires_grad for x in box):
-            chord, bias = Chord.apply(*box)  # type: ignore[no-untyped-call]
-            if all_finite(bias):
-                return ScalarLines(self._flat(a, box), None, chord, bias)
+            chord, bias, flat, finite = Chord.apply(*box)  # type: ignore[no-untyped-call]
+            if finite:
+                return ScalarLines(flat, None, chord, bias)
         info = torch.finfo(box.lower.dtype)
         left, right = box.lower.clamp(max=0), box.upper.relu()
         share = right / (right - left).clamp(min=info.tiny)
