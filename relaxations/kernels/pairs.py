@@ -82,7 +82,7 @@ def chord_gradient(lower: Tensor, upper: Tensor, of_slope: Tensor, of_bias: Tens
 
 
 def _served(name: str, *given: Tensor) -> Callable[..., int] | None:
-    """The native function, to be called with tensors, then numbers; None where the given layouts differ or have gaps."""
+    """The native function, to be called with tensors, then numbers; None where layouts differ or have gaps."""
     first = given[0]
     if not available(first.dtype) or not _dense(first):
         return None
