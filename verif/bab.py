@@ -127,7 +127,7 @@ class Search:
         counts = self.allowance.counts(result.lower.dtype)
         close = ((plain > 0) & ((worst <= 0) | (not counts))).nonzero()[:, 0]
         if len(close):
-            worst[close] = self.confirm(batch.where(close))
+            worst[close] = self.confirm(result, batch, close)
         refuted = worst > 0
         self.done += len(batch)
         self.proved += float(batch.share[refuted].sum())
@@ -172,8 +172,12 @@ class Search:
         tactic = in_force(self.strategy.tactic, self.started, self.deadline)
         return tuple(Rounds(*rounds) for rounds in ((tactic.inside,) if self.done else tactic.first))
 
-    def confirm(self, domains: Domains) -> Tensor:
-        """Gaps of domains in float64, (N,): for bounds that float32 is not enough for."""
+    def confirm(self, found: Pass, batch: Domains, close: Tensor) -> Tensor:
+        """Gaps of some domains of a batch, close (N,), in float64: for bounds that float32 is not enough for."""
+        domains = batch.where(close)
+        if found.lower.dtype == torch.float64 and self.deployed is not None:
+            kept = Pass(found.lower[close], found.slopes[close], found.bias[close], {}, {})
+            return self.deployed.gaps(self.table, kept.lower, domains, self.slack(kept, domains))
         region, most = self.region_set(domains, torch.float64), self.ration.state_bytes
         worst = torch.full((len(domains),), -math.inf, dtype=torch.float64)
         for rounds in self.levels(region):
@@ -182,18 +186,9 @@ class Search:
             worst = worst.maximum(self.table.worst(gaps))
             if bool((worst > 0).all()):
                 break
-        return worst if self.deployed is None else worst.maximum(self.closer(result, domains, worst))
-
-    def closer(self, result: Pass, domains: Domains, worst: Tensor) -> Tensor:
-        """Gaps (N,) by what programs may be off by in some of the boxes alone, where that may decide."""
-        assert self.deployed is not None
-        errors = self.allowance.beside
-        if errors is None:
+        if self.deployed is None:
             return worst
-        slack, ids = self.slack(result, domains) - errors, domains.region
-        near = (worst <= 0) & (self.table.worst(self.table.gaps(result.lower, ids, slack)[0]) > 0)
-        own = self.deployed.closer(domains, near, errors.expand_as(slack))
-        return self.table.worst(self.table.gaps(result.lower, ids, slack + own)[0])
+        return worst.maximum(self.deployed.gaps(self.table, result.lower, domains, self.slack(result, domains)))
 
     def slack(self, result: Pass, domains: Domains) -> Tensor:
         """What rounding may have added to the bounds, (B, M)."""

@@ -38,7 +38,6 @@ LARGEST = 0.99  # share of the largest number of a type that a sum may reach
 EXACT = {"reshape", "transpose", "slice", "gather", "pick", "concat", "pad", "expand", "tile", "select", "neg"}
 OWN = 1e-9  # relative error of the backward pass's own sums, in float64
 NUMBERS = 20_000_000  # of all nodes, in one backward pass
-PARTS = 16  # of the input set, where inputs are few
 MOST_BOXES = 16  # regions that are looked at one by one
 # Below it a result may become 0 (the least normal number, where programs flush; of float16 the least one).
 SMALLEST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
@@ -58,7 +57,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Differences:
-    """By node: |e| <= total and |d| <= own, each (1, *N), and the slopes of bent nodes."""
+    """By node: |e| <= total and |d| <= own, and the slopes of bent nodes, each (B, *N)."""
 
     total: dict[str, Tensor] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
@@ -94,28 +93,19 @@ class Programs:
             raise Unbounded(f"no proved error of a program's {', '.join(proved.unknown)}")
         return cls(graph, TYPES[query.property.arithmetic], Engine(graph, errors=proved.nodes), proved)
 
-    def inside(self, box: Box, deadline: float = math.inf) -> Tensor:
-        """Bounds (M,) of what the atoms are off by, over one box (1, n) within the regions."""
-        held = self.engine.bound(box, deadline=deadline).intervals
+    def inside(self, boxes: Box, deadline: float = math.inf) -> Tensor:
+        """Bounds (B, M) of what the atoms are off by, over each of boxes (B, n) within the regions."""
+        held = self.engine.bound(boxes, deadline=deadline).intervals
         found = differences(self.graph, _outward(held, self.proved), self.dtype, deadline)
         out = self.graph.outputs[0]
-        combine(self.graph, found, out, torch.arange(found.total[out].numel()), deadline)
-        return found.total[out].flatten()
+        combine(self.graph, found, out, torch.ones_like(found.total[out], dtype=torch.bool), deadline)
+        return found.total[out].flatten(1)
 
     def errors(self, boxes: Box, deadline: float = math.inf) -> Tensor:
-        """The same over boxes (D, n): where inputs are few, of all parts of the boxes."""
+        """The same over all of boxes (D, n) at once."""
         if len(boxes) > MOST_BOXES:
             boxes = Box(boxes.lower.amin(0, keepdim=True), boxes.upper.amax(0, keepdim=True))
-        parts = [(self.inside(box, deadline), box) for box in _each(boxes)]
-        while self.few and len(parts) < PARTS:
-            worst = max(range(len(parts)), key=lambda index: float(parts[index][0].max()))
-            whole, box = parts.pop(worst)
-            if bool((box.upper == box.lower).all()):
-                parts.append((whole, box))
-                break
-            halves = box.split((box.upper - box.lower).argmax(-1))
-            parts += [(self.inside(half, deadline).minimum(whole), half) for half in _each(halves)]
-        return torch.stack([found for found, _ in parts]).amax(0)
+        return torch.cat([self.inside(box, deadline) for box in _each(boxes)]).amax(0)
 
     @property
     def few(self) -> bool:
@@ -161,7 +151,7 @@ def differences(
         if node.op in BENT and slopes:
             (name,) = node.inputs
             open_ = (held[name].lower < total[name]) & (held[name].upper > -total[name])
-            combine(graph, found, name, open_.flatten().nonzero()[:, 0], deadline)
+            combine(graph, found, name, open_, deadline)
         before = [total[name] for name in node.inputs]
         sizes = [held[name].lower.abs().maximum(held[name].upper.abs()) + total[name] for name in node.inputs]
         if node.op == INPUT:
@@ -221,20 +211,23 @@ def _bent(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tup
     return slope, own
 
 
-def combine(graph: Graph, found: Differences, at: str, entries: Tensor, deadline: float) -> None:
-    """Meet the total of some entries (R,) of a node with what all nodes' coefficients make of it."""
+def combine(graph: Graph, found: Differences, at: str, mask: Tensor, deadline: float) -> None:
+    """Meet the total of some entries of a node, a mask (B, *N), with what all nodes' coefficients make of it."""
     most = max(1, NUMBERS // sum(graph[name].size for name in found.total))
-    flat = found.total[at].flatten().clone()
-    for rows in entries.split(most):
-        if not len(rows) or time.monotonic() > deadline:
+    flat = found.total[at].flatten(1).clone()
+    owners, entries = mask.flatten(1).nonzero(as_tuple=True)
+    for rows in zip(owners.split(most), entries.split(most), strict=True):
+        if not len(rows[0]) or time.monotonic() > deadline:
             break
-        flat[rows] = flat[rows].minimum(_pulled(graph, found, at, rows) * (1 + OWN) + OWN * flat[rows])
+        flat[rows] = flat[rows].minimum(_pulled(graph, found, at, *rows) * (1 + OWN) + OWN * flat[rows])
     found.total[at] = flat.reshape(found.total[at].shape)
 
 
-def _pulled(graph: Graph, found: Differences, at: str, rows: Tensor) -> Tensor:
-    """|coefficients| . |d| for some entries (R,) of a node, by one backward pass."""
-    count, values, leaves = len(rows), dict[str, Tensor](), dict[str, Tensor]()
+def _pulled(graph: Graph, found: Differences, at: str, owner: Tensor, entry: Tensor) -> Tensor:
+    """|coefficients| . |d| for entries (R,) of a node over the boxes of their owners (R,), by one backward pass."""
+    count = len(entry)
+    values: dict[str, Tensor] = {}
+    leaves: dict[str, Tensor] = {}
     with torch.enable_grad():
         for name, own in found.own.items():
             node = graph[name]
@@ -243,13 +236,17 @@ def _pulled(graph: Graph, found: Differences, at: str, rows: Tensor) -> Tensor:
             if node.op == INPUT:
                 values[name] = leaf
             elif node.op in BENT:
-                values[name] = found.slopes[name] * before[0] + leaf
+                values[name] = _of(found.slopes[name], owner) * before[0] + leaf
             else:
                 values[name] = linear_part(Call.of(graph, node), before) + leaf
-        last = values[at].reshape(count, -1)[torch.arange(count), rows]
+        last = values[at].reshape(count, -1)[torch.arange(count), entry]
         grads = torch.autograd.grad(last.sum(), list(leaves.values()), allow_unused=True)
     total = torch.zeros(count, dtype=torch.float64)
     for name, grad in zip(leaves, grads, strict=True):
         if grad is not None:
-            total += (grad.abs() * found.own[name]).flatten(1).sum(1)
+            total += (grad.abs() * _of(found.own[name], owner)).flatten(1).sum(1)
     return total
+
+
+def _of(values: Tensor, owner: Tensor) -> Tensor:
+    return values if len(values) == 1 else values[owner]

@@ -14,8 +14,9 @@ from verif.deployed import Deployed, Programs, Unbounded
 from verif.domains import Domains
 from verif.query import Query
 
-LOOKS = 4  # points, or boxes of a batch, that are looked at one by one
-SHARE = 0.3  # of the search's time, for that
+LOOKS = 4  # points that are looked at
+BOXES = 64  # that are looked at together
+SHARE, LEAST = 0.7, 1.0  # of the search's time, and seconds, that looks at boxes may take
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Beside:
             one = slice(index, index + 1)
             if gaps[index] > 0:
                 return
-            own = self.inside(Box(points[one], points[one]))
+            own = self.inside(Box(points[one], points[one]))[0]
             if not bool(table.worst(table.gaps(values[one], region[one], own[None])[0]) > 0):
                 least = f"some outputs are nearer to a violation than a program may be off by (up to {own.max():.2g})"
                 self.why = self.why or least
@@ -72,22 +73,28 @@ class Beside:
         known = bool(self.why) and self.found.errors is not None
         return f"not shown for {self.query.property.arithmetic}: {self.why}" if known else ""
 
-    def inside(self, box: Box) -> Tensor:
-        """What programs may return beside the real atoms over one box (1, n), (M,)."""
-        assert self.programs is not None
-        begun = time.monotonic()
-        own = self.programs.inside(Box(box.lower, box.upper).to(torch.float64, torch.device("cpu")))
+    def inside(self, boxes: Box) -> Tensor:
+        """What programs may return beside the real atoms over boxes (B, n), (B, M)."""
+        assert self.programs is not None and self.found.errors is not None
+        begun, whole = time.monotonic(), self.found.errors
+        try:
+            own = self.programs.inside(boxes.to(torch.float64, torch.device("cpu"))).minimum(whole)
+        except Unbounded:
+            own = whole.expand(len(boxes), -1)
         self.spent += time.monotonic() - begun
-        return own if self.found.errors is None else own.minimum(self.found.errors)
+        return own
 
-    def closer(self, domains: Domains, near: Tensor, errors: Tensor) -> Tensor:
-        """`errors` (B, M) of domains, less where a look at the box is worth it: at some of those in `near` (B,)."""
-        if self.programs is None or not self.programs.few:
-            return errors
-        errors = errors.clone()
-        for index in near.nonzero()[:LOOKS, 0].tolist():
-            if self.spent > SHARE * (time.monotonic() - self.started):
-                break
-            one = domains.where(torch.tensor([index]))
-            errors[index] = self.inside(Box(one.lower, one.upper))
-        return errors
+    def gaps(self, table: ClauseTable, lower: Tensor, domains: Domains, slack: Tensor) -> Tensor:
+        """Gaps (B,) of domains by bounds and their slack, each (B, M), where that may decide by errors of their own."""
+        whole, ids = self.found.errors, domains.region
+        if whole is not None and self.programs is not None and self.programs.few:
+            own = whole.to(slack).expand_as(slack).clone()
+            slack = slack - own
+            near = table.worst(table.gaps(lower, ids, slack)[0]) > 0
+            near &= table.worst(table.gaps(lower, ids, slack + own)[0]) <= 0
+            for part in near.nonzero()[:, 0].split(BOXES):
+                if self.spent > SHARE * (time.monotonic() - self.started) + LEAST:
+                    break
+                own[part] = self.inside(Box(domains.lower[part], domains.upper[part])).to(own)
+            slack = slack + own
+        return table.worst(table.gaps(lower, ids, slack)[0])

@@ -54,7 +54,7 @@ UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-5
 LEAST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}  # normal, for some CPUs flush
 TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
 MARGIN = 1.01  # of the rounding of these numbers themselves, and of products of (1 + gamma)
-USEFUL = 5e-2  # share of the atoms' values that a proved error may take
+USEFUL, FEW_USEFUL = 0.05, 0.3  # share of the atoms' values that a proved error may take; where boxes can be cut small
 MOST = 0.05  # gamma beyond which nothing is claimed
 BENT = {"relu", "leaky_relu", "abs"}
 COMBINED = {"linear", "matmul_right", "matmul_left", "conv", "conv_transpose"}
@@ -156,11 +156,12 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     largest = torch.zeros(len(seen), dtype=torch.float64)
     largest.scatter_reduce_(0, clauses.atoms.clamp(min=0).flatten(), clauses.thresholds.abs().flatten(), "amax")
     rows = {dtype: f.nodes[out].flatten() + 4 * UNIT[torch.float64] * largest for dtype, f in found.items()}
+    few = box.lower.shape[1] <= FORWARD_INPUTS
     with torch.no_grad():
-        scale = USEFUL * double(points.double())[0].abs().amax(0).maximum(largest)
+        scale = (FEW_USEFUL if few else USEFUL) * double(points.double())[0].abs().amax(0).maximum(largest)
     if not bool((rows[torch.float64] <= scale).all()):
         return Allowance.measured(seen, "the proved error is too large to be of use", kept)
-    part = 1000 if box.lower.shape[1] <= FORWARD_INPUTS else 10  # float64 costs little where inputs are few
+    part = 30_000 if few else 10  # float64 costs little where inputs are few
     trusted = bool((rows[torch.float32] <= scale / part).all())
     first = rows[torch.float32] if trusted else seen
     nodes = {dtype: f.nodes for dtype, f in found.items() if trusted or dtype == torch.float64}

@@ -16,7 +16,7 @@ from tests.verif.programs import exact, program
 from tests.verif.proving import property_file, random_mlp, save
 from tests.verif.test_roundoff import network
 from verif import Verdict, verify
-from verif.deployed import TYPES, deployed
+from verif.deployed import TYPES, Programs, deployed
 from verif.errors import PropertyError
 from verif.properties import linear
 from verif.query import Query, compile_query
@@ -95,6 +95,18 @@ def test_parts_of_the_input_set_have_errors_of_their_own() -> None:
     errors = deployed(query).errors
     assert errors is not None and float(errors[0]) > 1e-5
     assert verify(None, query, timeout=20).verdict is Verdict.HOLDS
+
+
+def test_boxes_are_looked_at_together() -> None:
+    graph = retyped(network(1, 1, inputs=4).to(torch.float64), "float32")
+    whole = Box(torch.full((1, 4), -1.0).double(), torch.ones(1, 4).double())
+    programs, parts = Programs.of(asked(graph, whole, "float32")), whole.split(torch.tensor([2]))
+    both = programs.inside(parts)
+    for index, own in enumerate(both):
+        one = slice(index, index + 1)
+        alone = programs.inside(Box(parts.lower[one], parts.upper[one]))[0]
+        assert torch.allclose(own, alone, rtol=1e-6)
+    assert bool((both <= programs.inside(whole) * (1 + 1e-6)).all()) and not torch.allclose(both[0], both[1])
 
 
 def test_a_search_without_an_end_says_why(tmp_path: Path) -> None:
