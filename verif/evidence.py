@@ -65,7 +65,7 @@ def write(
 
 def supported(network: Network) -> bool:
     """Whether signs can be split: every bend is a ReLU's."""
-    return {step.op for step in network.steps} <= {"input", "dense", "scale", "pick", "add", "relu"}
+    return {step.op for step in network.steps} <= {"input", "dense", "scale", "pick", "join", "add", "relu"}
 
 
 def _region(network: Network, region: Region, deadline: float) -> tuple[dict[str, Array], int]:
@@ -113,7 +113,7 @@ class Tree:
     def _split(self, node: int, lower: Array, upper: Array, weight: Array) -> list[tuple[int, Array, Array]]:
         weight = np.nan_to_num(weight)
         # Ranges inside the network narrow along all axes, whatever the row's slopes say (measured on ACAS Xu).
-        score = (np.maximum(weight, 0.1 * weight.max()) + 1e-300) * (upper - lower)
+        score = (np.maximum(weight, 0.05 * weight.max()) + 1e-300) * (upper - lower)
         along = int(score.argmax())
         at = float(lower[along] / 2 + upper[along] / 2)
         if not lower[along] < at < upper[along]:

@@ -89,12 +89,15 @@ class Model:
                 held = held * self.matrices[at]
             elif step.op == "pick":
                 wide = torch.zeros(count, self.network.steps[step.sources[0]].size)
-                held = wide.index_copy(1, torch.from_numpy(step.index), held)
+                held = wide.index_add(1, torch.from_numpy(step.index), held)
             elif step.op == "relu":
                 held, shift = self._bent(at, held, cases, costs)
                 total = total + shift
-            for source in step.sources:
-                terms[source] = terms[source] + held if source in terms else held
+            parts = [held] * len(step.sources)
+            if step.op == "join":
+                parts = list(held.split([self.network.steps[source].size for source in step.sources], 1))
+            for source, part in zip(step.sources, parts, strict=True):
+                terms[source] = terms[source] + part if source in terms else part
         slopes = terms.get(0, torch.zeros(count, len(self.ends[0])))
         lower = total + slopes.clamp(min=0) @ self.ends[0] + slopes.clamp(max=0) @ self.ends[1]
         return Found(lower, costs)

@@ -23,12 +23,12 @@ class Files:
 
 
 def save(path: Path, nodes: list[Any], constants: dict[str, Array], shape: list[int], outputs: int) -> Path:
-    """A model from x of `shape` to y (1, outputs)."""
+    """A model from x of `shape` to y (1, outputs); 0 outputs: as many as there are."""
     graph = helper.make_graph(
         nodes,
         "net",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs or None])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)

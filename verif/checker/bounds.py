@@ -115,6 +115,9 @@ class Bounds:
             found = Range(ends.min(0) + step.shift - error, ends.max(0) + step.shift + error)
         elif step.op == "pick":
             found = Range(first.lower[:, step.index], first.upper[:, step.index])
+        elif step.op == "join":
+            held = [self.ranges[source] for source in step.sources]
+            found = Range(*(np.concatenate([getattr(r, end) for r in held], 1) for end in ("lower", "upper")))
         elif step.op == "add":
             second = self.ranges[step.sources[1]]
             error = SAFETY * gamma(2) * (first.size + second.size) + FLOOR
@@ -201,9 +204,13 @@ class Sweep:
             self._shift(at, step, rows, gamma(2 + step.loose))
             self._send(step.sources[0], rows * step.matrix)
         elif step.op == "pick":
-            moved = np.zeros((*rows.shape[:2], size.shape[1]))
-            moved[..., step.index] = rows
-            self._send(step.sources[0], moved)
+            self._send(step.sources[0], self._gathered(at, step, rows, size.shape[1]))
+        elif step.op == "join":
+            first = 0
+            for source in step.sources:
+                last = first + self.bounds.network.steps[source].size
+                self._send(source, rows[..., first:last])
+                first = last
         elif step.op == "add":
             for source in step.sources:
                 self._send(source, rows)
@@ -220,6 +227,18 @@ class Sweep:
             plus += minus
             self.error += gamma(2) * dot(np.abs(plus, out=minus), size)
             self._send(step.sources[0], self._multiplied(at, plus))
+
+    def _gathered(self, at: int, step: Step, rows: Array, size: int) -> Array:
+        """Rows on what was picked from; where an entry was picked several times, sums."""
+        moved = np.zeros((*rows.shape[:2], size))
+        order = np.argsort(step.index, kind="stable")
+        _, starts, counts = np.unique(step.index[order], return_index=True, return_counts=True)
+        for turn in range(counts.max()):
+            own = order[starts[counts > turn] + turn]
+            moved[..., step.index[own]] += rows[..., own]
+        if counts.max() > 1:
+            self.error += gamma(int(counts.max())) * dot(np.abs(rows), self.bounds.ranges[at].size)
+        return moved
 
     def _shift(self, at: int, step: Step, rows: Array, share: float) -> None:
         """What a linear step's constants add, no larger than its mass, which also bounds what rounding does."""

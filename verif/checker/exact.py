@@ -33,6 +33,8 @@ def _value(step: Step, given: list[list[Fraction]]) -> list[Fraction]:
         return [Fraction(f) * x + Fraction(s) for f, x, s in zip(step.matrix, first, step.shift, strict=True)]
     if step.op == "pick":
         return [first[index] for index in step.index]
+    if step.op == "join":
+        return [x for part in given for x in part]
     if step.op == "add":
         return [x + y for x, y in zip(first, given[1], strict=True)]
     if step.op == "mul":

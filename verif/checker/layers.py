@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from verif.checker.errors import Refused
-from verif.checker.network import Builder, convolution
+from verif.checker.network import Array, Builder, convolution
 from verif.checker.values import Node, Value, count
 
 
@@ -110,3 +110,58 @@ def multiplied(builder: Builder, first: Value, second: Value) -> Value:
     product = builder.mul(sides[0], sides[1])
     summed = np.kron(np.eye(count(shape)), np.ones((1, inner)))
     return Value(shape, step=builder.dense(product, summed, np.zeros(count(shape))))
+
+
+def repeated(builder: Builder, value: Value, shape: tuple[int, ...]) -> Value:
+    """A value in a larger shape, its numbers repeated."""
+    if value.shape == shape:
+        return value
+    count(shape)
+    places = np.arange(count(value.shape)).reshape(value.shape)
+    return Value(shape, step=builder.pick(value.step, np.broadcast_to(places, shape).ravel()))
+
+
+def joined(builder: Builder, found: Node, given: list[Value]) -> Value:
+    """Values and constants side by side."""
+    if "axis" not in found.attributes:
+        raise Refused("Concat without an axis")
+    anchor = next(value.step for value in given if value.constant is None)
+    steps, places, first = [], [], 0
+    for value in given:
+        size = count(value.shape)
+        places.append(first + np.arange(size).reshape(value.shape))
+        first += size
+        if value.constant is None:
+            steps.append(value.step)
+        else:  # 0 times some number of the network, plus the constant
+            some = builder.pick(anchor, np.zeros(size, np.int64))
+            steps.append(builder.scale(some, np.zeros(size), value.constant.ravel().astype(np.float64)))
+    order = np.concatenate(places, axis=found.int("axis", 0))
+    return Value(order.shape, step=builder.pick(builder.join(steps), order.ravel()))
+
+
+def reduced(builder: Builder, found: Node, given: list[Value]) -> Value:
+    """Sums and means along axes."""
+    value = given[0]
+    axes = found.ints("axes", []) if len(given) == 1 else _axes_of(given[1].constant)
+    if value.constant is not None or not axes:
+        raise Refused(f"{found.op} is checked on values, with its axes given")
+    rank = len(value.shape)
+    summed = sorted(axis % rank for axis in axes)
+    kept = [axis for axis in range(rank) if axis not in summed]
+    places = np.arange(count(value.shape)).reshape(value.shape)
+    groups = np.transpose(places, kept + summed).reshape(count(tuple(value.shape[k] for k in kept)), -1)
+    count((len(groups), places.size))
+    matrix = np.zeros((len(groups), places.size))
+    matrix[np.arange(len(groups))[:, None], groups] = 1.0 if found.op == "ReduceSum" else 1.0 / groups.shape[1]
+    shape = tuple(
+        1 if k in summed else size for k, size in enumerate(value.shape) if k in kept or found.int("keepdims", 1)
+    )
+    loose = int(found.op == "ReduceMean")
+    return Value(shape, step=builder.dense(value.step, matrix, np.zeros(len(groups)), loose))
+
+
+def _axes_of(array: Array | None) -> list[int]:
+    if array is None:
+        raise Refused("axes that are computed are beyond the checker")
+    return [int(axis) for axis in array.ravel()]

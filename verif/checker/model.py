@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from verif.checker.errors import Refused
-from verif.checker.layers import multiplied, normalised, padded, pooled, softmax
+from verif.checker.layers import joined, multiplied, normalised, padded, pooled, reduced, repeated, softmax
+from verif.checker.moves import MOVES, known, split
 from verif.checker.network import DENSE_LIMIT, Array, Builder, Network, Step, convolution
+from verif.checker.pieces import BENDS, bent, combined, maxpool
 from verif.checker.values import Node, Value, count
 from verif.checker.wire import Message, inner, integers, message, one, signed, single, text
 
@@ -64,7 +66,11 @@ class Reader:
         self.values[text(one(free[0], 1, b""))] = Value(shape, step=self.builder.put(Step("input", size)))
         for item in graph.get(1, ()):
             found = node(inner(item))
-            self.values[found.outputs[0]] = self.visit(found)
+            if found.op == "Split":
+                parts = split(self.builder, found, [self.values[name] for name in found.inputs])
+                self.values.update(zip(found.outputs, parts, strict=True))
+            else:
+                self.values[found.outputs[0]] = self.visit(found)
         last = self.values[text(one(inner(outputs[0]), 1, b""))]
         if last.step < 0:
             raise Refused("the output is constant")
@@ -83,10 +89,23 @@ class Reader:
             return Value(array.shape, array)
         if found.op in ("Identity", "Dropout"):
             return given[0]
+        array = known(found, given)
+        if array is not None:
+            return Value(array.shape, array)
         if found.op in MOVES:
             return self.move(found, given)
+        if found.op == "Concat":
+            return joined(self.builder, found, given)
         if found.op in BENT and given[0].step >= 0:
             return Value(given[0].shape, step=self.builder.bent(BENT[found.op], given[0].step))
+        if found.op in BENDS and given[0].step >= 0:
+            return bent(self.builder, found, given)
+        if found.op in ("Max", "Min") and len(given) == 2:
+            return combined(self.builder, found.op, given)
+        if found.op == "MaxPool":
+            return maxpool(self.builder, found, given[0])
+        if found.op in ("ReduceSum", "ReduceMean"):
+            return reduced(self.builder, found, given)
         if found.op in ("Add", "Sub", "Mul", "Div"):
             return self.arithmetic(found.op, given[0], given[1])
         if found.op in ("AveragePool", "GlobalAveragePool"):
@@ -114,31 +133,28 @@ class Reader:
 
     def arithmetic(self, op: str, first: Value, second: Value) -> Value:
         """Sums, differences and products with constants; sums of two values."""
+        shape = np.broadcast_shapes(first.shape, second.shape)
         if first.constant is None and second.constant is None:
-            if op == "Div" or first.shape != second.shape:
-                raise Refused(f"{op} of two values is beyond the checker")
-            if op == "Mul":
-                return Value(first.shape, step=self.builder.mul(first.step, second.step))
-            ones = np.ones(count(second.shape))
-            added = second.step if op == "Add" else self.builder.scale(second.step, -ones, 0 * ones)
-            return Value(first.shape, step=self.builder.add(first.step, added))
+            left, right = (repeated(self.builder, value, shape).step for value in (first, second))
+            if op in ("Mul", "Div"):
+                right = self.builder.bent("reciprocal", right) if op == "Div" else right
+                return Value(shape, step=self.builder.mul(left, right))
+            return Value(shape, step=self.builder.add(left, right if op == "Add" else self.builder.negated(right)))
         value, other = (first, second) if first.constant is None else (second, first)
         if value.constant is not None or other.constant is None:
             raise Refused(f"{op} of two constants is beyond the checker")
-        shape = np.broadcast_shapes(value.shape, other.shape)
-        if count(shape) != count(value.shape):
-            raise Refused(f"{op} that repeats a value is beyond the checker")
+        value = repeated(self.builder, value, shape)
         held = np.broadcast_to(other.constant, shape).ravel().astype(np.float64)
         factor, shift = np.ones_like(held), np.zeros_like(held)
         if op == "Mul":
             factor = held
         elif op == "Div":
-            if value is second or not held.all():
+            if second.constant is None or not held.all():
                 raise Refused("Div is checked by constants that are not 0")
             factor = 1.0 / held
         elif op == "Add":
             shift = held
-        elif value is first:
+        elif second.constant is not None:
             shift = -held
         else:
             factor, shift = -factor, held
@@ -150,8 +166,12 @@ class Reader:
             left = given[0].constant
             return multiplied(self.builder, given[0], given[1]) if left is None else self.from_left(left, given[1])
         value, weights = given[0], given[1]
-        if value.constant is not None or weights.constant is None or len(weights.shape) != 2:
+        if value.constant is not None or weights.constant is None or len(weights.shape) not in (1, 2):
             raise Refused(f"{found.op} is checked with a constant matrix on the right only")
+        if len(weights.shape) == 1:  # a vector, whose axis vanishes
+            column = Value((*weights.shape, 1), weights.constant[:, None])
+            summed = self.product(Node("MatMul", [], [], {}), [value, column])
+            return Value(value.shape[:-1], step=summed.step)
         if found.int("transA", 0) or any(found.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
             raise Refused("Gemm with factors is beyond the checker")
         matrix: Array = weights.constant.astype(np.float64)
@@ -200,70 +220,6 @@ class Reader:
                 raise Refused("a convolution with a computed bias is beyond the checker")
             shift = given[2].constant.astype(np.float64).ravel()
         return Value(shape, step=self.builder.dense(value.step, matrix, shift.repeat(len(matrix) // len(kernel))))
-
-
-def _flatten(found: Node, x: Array, _: list[Value]) -> Array:
-    axis = found.int("axis", 1)
-    return x.reshape(count(x.shape[:axis]), -1)
-
-
-def _reshape(found: Node, x: Array, given: list[Value]) -> Array:
-    if given[0].constant is None or found.int("allowzero", 0):
-        raise Refused("Reshape to a computed shape is beyond the checker")
-    sizes = [int(size) for size in given[0].constant]
-    return x.reshape([x.shape[place] if size == 0 else size for place, size in enumerate(sizes)])
-
-
-def _transpose(found: Node, x: Array, _: list[Value]) -> Array:
-    return np.transpose(x, found.ints("perm", list(range(x.ndim))[::-1]))
-
-
-def _axes(found: Node, given: list[Value], rank: int) -> list[int]:
-    """Of Squeeze and Unsqueeze: an attribute, later an input."""
-    axes = found.ints("axes", []) if not given else _known(given[0])
-    if not axes:
-        raise Refused(f"{found.op} is checked with its axes given")
-    return [axis % rank for axis in axes]
-
-
-def _known(value: Value) -> list[int]:
-    if value.constant is None:
-        raise Refused("places that are computed are beyond the checker")
-    return [int(size) for size in value.constant.ravel()]
-
-
-def _squeeze(found: Node, x: Array, given: list[Value]) -> Array:
-    return np.squeeze(x, tuple(_axes(found, given, x.ndim)))
-
-
-def _unsqueeze(found: Node, x: Array, given: list[Value]) -> Array:
-    rank = x.ndim + len(found.ints("axes", []) if not given else _known(given[0]))
-    return np.expand_dims(x, tuple(_axes(found, given, rank)))
-
-
-def _slice(found: Node, x: Array, given: list[Value]) -> Array:
-    if len(given) < 2:
-        raise Refused(f"{found.op} is checked with its ends as inputs")
-    starts, stops, *more = [_known(value) for value in given]
-    axes, steps = more[0] if more else list(range(len(starts))), more[1] if len(more) > 1 else [1] * len(starts)
-    index = [slice(None)] * x.ndim
-    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
-        if step < 1:
-            raise Refused("Slice backwards is beyond the checker")
-        index[axis] = slice(start, stop, step)
-    return x[tuple(index)]
-
-
-def _gather(found: Node, x: Array, given: list[Value]) -> Array:
-    index = given[0].constant
-    if index is None or index.dtype.kind != "i":
-        raise Refused("places that are computed are beyond the checker")
-    moved: Array = np.take(x, index, axis=found.int("axis", 0))
-    return moved
-
-
-MOVES = {"Flatten": _flatten, "Reshape": _reshape, "Transpose": _transpose}
-MOVES |= {"Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Slice": _slice, "Gather": _gather}
 
 
 def dimensions(value: Message) -> tuple[int, ...]:

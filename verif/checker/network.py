@@ -17,8 +17,8 @@ DENSE_LIMIT = 40_000_000  # numbers in one matrix
 class Step:
     """One value, flat. Its `op` says how it comes from the values `sources`:
 
-    input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); add (x + y); mul
-    (x y); relu, sigmoid, tanh, exp, reciprocal. A matrix's entries are off by at most `loose` roundings each.
+    input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); join (side by side);
+    add (x + y); mul (x y); relu, sigmoid, tanh, exp, reciprocal. Entries of a matrix are off by `loose` roundings.
     """
 
     op: str
@@ -91,13 +91,22 @@ class Builder:
         """x[index]."""
         if np.array_equal(index, np.arange(self.steps[source].size)):
             return source
-        if len(np.unique(index)) != len(index):
-            raise Refused("entries that are taken twice are beyond the checker")
         return self.put(Step("pick", len(index), (source,), index=index))
 
     def add(self, first: int, second: int) -> int:
         """x + y."""
         return self.put(Step("add", self.steps[first].size, (first, second)))
+
+    def join(self, sources: list[int]) -> int:
+        """Values side by side."""
+        if len(sources) == 1:
+            return sources[0]
+        return self.put(Step("join", sum(self.steps[source].size for source in sources), tuple(sources)))
+
+    def negated(self, source: int) -> int:
+        """-x."""
+        size = self.steps[source].size
+        return self.scale(source, -np.ones(size), np.zeros(size))
 
     def mul(self, first: int, second: int) -> int:
         """x y, entry by entry."""

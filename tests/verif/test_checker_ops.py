@@ -1,0 +1,107 @@
+"""Ops that the checker writes as sums, moves and ReLUs: against onnxruntime, and bounds against exact rationals."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import helper
+
+from tests.verif.proving import Array, save
+from verif.checker import Refused, exact, model
+from verif.checker.bounds import Bounds
+
+Nodes = list[tuple[str, list[str], list[str], dict[str, Any]]]
+INTEGERS = {
+    name: np.array(value, np.int64)
+    for name, value in {"one": [1], "zero": [0], "flat": [1, -1], "space": [2, 3]}.items()
+}
+FLOATS = {name: np.array(value, np.float32) for name, value in {"two": 2, "low": -0.5, "high": 0.75}.items()}
+FLOATS |= {
+    "row": np.linspace(-1, 1, 4, dtype=np.float32),
+    "grid": np.ones((1, 1, 3, 4), np.float32),
+    "wide": np.ones((1, 2, 1, 4), np.float32),
+}
+FLAT: Nodes = [("Reshape", ["e", "flat"], ["y"], {})]
+
+# Nodes from x (1, 2, 3, 4) to e; the flat e is the output.
+CASES: dict[str, Nodes] = {
+    "maxpool": [("MaxPool", ["x"], ["e"], {"kernel_shape": [2, 2], "strides": [1, 2]})],
+    "maxpool padded": [("MaxPool", ["x"], ["e"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]})],
+    "concat": [("Neg", ["x"], ["n"], {}), ("Concat", ["n", "x", "n"], ["e"], {"axis": 2})],
+    "concat with a constant": [("Concat", ["grid", "c"], ["e"], {"axis": 1}), ("ReduceSum", ["x", "one"], ["c"], {})],
+    "broadcast": [("ReduceSum", ["x", "space"], ["m"], {}), ("Sub", ["x", "m"], ["e"], {})],
+    "broadcast by a constant": [("ReduceSum", ["x", "one"], ["m"], {}), ("Add", ["m", "wide"], ["e"], {})],
+    "reduced": [("ReduceSum", ["x", "one"], ["e"], {"keepdims": 0})],
+    "products": [("ReduceSum", ["x", "one"], ["m"], {}), ("Mul", ["x", "m"], ["e"], {})],
+    "square": [("Pow", ["x", "two"], ["e"], {})],
+    "abs": [("Abs", ["x"], ["e"], {})],
+    "leaky": [("LeakyRelu", ["x"], ["e"], {"alpha": 0.125})],
+    "clip": [("Clip", ["x", "low", "high"], ["e"], {})],
+    "max": [("Neg", ["x"], ["n"], {}), ("Max", ["x", "n"], ["e"], {})],
+    "min": [("Min", ["high", "x"], ["e"], {})],
+    "vector": [("MatMul", ["x", "row"], ["e"], {})],
+    "gather twice": [
+        ("Concat", ["one", "zero", "one"], ["i"], {"axis": 0}),
+        ("Gather", ["x", "i"], ["e"], {"axis": 1}),
+    ],
+    "split": [("Split", ["x"], ["a", "b"], {"axis": 1}), ("Add", ["a", "b"], ["e"], {})],
+    "shapes": [
+        ("Shape", ["x"], ["s"], {}),
+        ("Slice", ["s", "zero", "one"], ["first"], {}),
+        ("Concat", ["first", "m"], ["to"], {"axis": 0}),
+        ("Sub", ["zero", "one"], ["m"], {}),
+        ("Reshape", ["x", "to"], ["e"], {}),
+    ],
+}
+
+
+def build(path: Path, case: Nodes) -> Path:
+    """The model of a case; nodes are put in the order of their values."""
+    constants: dict[str, Array] = INTEGERS | FLOATS
+    known, left, nodes = {"x", *constants}, [*case, *FLAT], []
+    while left:
+        node = next(one for one in left if known.issuperset(one[1]))
+        left.remove(node)
+        known.update(node[2])
+        nodes.append(helper.make_node(node[0], node[1], node[2], **node[3]))
+    return save(path, nodes, constants, [1, 2, 3, 4], 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_bounds(name: str, tmp_path: Path) -> None:
+    path = build(tmp_path / "net.onnx", CASES[name])
+    network = model.read(path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    middle = generator.normal(size=(3, 24)).astype(np.float32).astype(np.float64)
+    rows = np.concatenate([np.eye(network.outputs), generator.normal(size=(3, network.outputs))])
+    low = Bounds(network, middle - 0.25, middle + 0.25).rows(network.output, rows).lower
+    for centre, found in zip(middle, low.tolist(), strict=True):
+        for step in (0.0, *generator.uniform(-0.25, 0.25, 3).tolist()):
+            outputs = exact.evaluate(network, [Fraction(x) for x in (centre + step).tolist()])
+            if not step:
+                ran = session.run(None, {"x": centre.astype(np.float32).reshape(1, 2, 3, 4)})[0].ravel()
+                assert np.allclose([float(value) for value in outputs], ran, atol=1e-5)
+            for row, bound in zip(rows, found, strict=True):
+                assert Fraction(bound) <= exact.combined(row, outputs)
+                assert bound > -100
+
+
+def test_means(tmp_path: Path) -> None:
+    path = build(tmp_path / "net.onnx", [("ReduceMean", ["x"], ["e"], {"axes": [2, 3]})])
+    point = np.random.default_rng(0).normal(size=(1, 24))
+    low = Bounds(model.read(path), point, point).rows(model.read(path).output, np.eye(2)).lower[0]
+    means = [sum(map(Fraction, half.tolist())) / 12 for half in point[0].reshape(2, 12)]
+    for bound, mean in zip(low.tolist(), means, strict=True):
+        assert 0 <= mean - Fraction(bound) < 1e-12
+
+
+def test_a_sum_of_float_constants_is_refused(tmp_path: Path) -> None:
+    nodes: Nodes = [("Add", ["row", "high"], ["c"], {}), ("Add", ["x", "c"], ["e"], {})]
+    with pytest.raises(Refused, match="two constants"):
+        model.read(build(tmp_path / "net.onnx", nodes))
