@@ -68,6 +68,7 @@ def _decide(store: Store, asked: Sequence[Question], options: BatchOptions) -> b
     """Decide what is open; whether it went to its end."""
     from verif.batch.learning import Learner
     from verif.batch.runner import Batch, facts
+    from verif.batch.splitting import Splitting
 
     entries = [question.entry() for question in asked]
     run = store.begin(entries, shlex.join(sys.argv), facts())
@@ -78,7 +79,10 @@ def _decide(store: Store, asked: Sequence[Question], options: BatchOptions) -> b
         if len(todo) < unlike:
             print(f"{unlike - len(todo)} of {unlike} instances are decided already", file=sys.stderr)
         with _workers(options) as workers:
-            batch.decide(todo, workers, lambda q, o: None if options.quiet else _show(q, o))
+            told = _silent if options.quiet else _show
+            batch.decide(todo, workers, told)
+            if options.split > 1:
+                Splitting(batch, options.split.bit_length() - 1).run(asked, workers, told)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return False
@@ -119,6 +123,10 @@ def competition_rows(rows: Iterable[Row], folder: Path) -> str:
 def _models(models: Mapping[str, str], folder: Path) -> str:
     named = [(name, os.path.relpath(file, folder)) for name, file in models.items()]
     return named[0][1] if named[0][0] == "" else str(named)
+
+
+def _silent(*_: object) -> None:
+    """Show nothing."""
 
 
 def _show(question: Question, outcome: Outcome) -> None:

@@ -213,6 +213,8 @@ class BatchOptions:
     "As for one query."
     seed: int = 0
     "Seed of every random choice."
+    split: Annotated[int, _TOLD] = 1
+    "Cut what ends without an answer into so many parts (2, 4, 8, ...), each decided like an instance of its own."
     learn: Annotated[bool, _TOLD] = True
     "Choose the --tactic of each search by what earlier instances cost; no verdict depends on it."
     devices: str = ""
@@ -231,6 +233,8 @@ class BatchOptions:
         Options(timeout=self.timeout, memory=self.memory).check()
         if self.jobs < 1:
             raise UsageError("C103", f"--jobs takes a number of at least 1, not {self.jobs}")
+        if not 1 <= self.split <= 1024 or self.split.bit_count() > 1:
+            raise UsageError("C103", f"--split takes 2, 4, 8 and so on up to 1024, not {self.split}")
         if self.cluster and (self.devices or self.jobs > 1):
             flag = "devices" if self.devices else "jobs"
             raise UsageError("C104", f"--{flag} is about this machine", help="the workers of a cluster have their own")

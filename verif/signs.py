@@ -114,7 +114,7 @@ class SignSearch:
     @property
     def depth(self) -> int:
         """Signs that all cases have."""
-        return 0 if self.base is None else int(self.base.depth)
+        return 0 if self.base is None else int(self.base.depth[0])
 
     def _subtrees(self, sweeps: Sweeps | None) -> Iterator[None]:
         """Search what was put aside, one after the other; what there is no time for is open."""

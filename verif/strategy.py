@@ -16,7 +16,9 @@ from torch import Tensor
 from relaxations.sets import Box
 from verif.bounds import Engine
 from verif.bounds.memory import Ration
+from verif.sides import below
 from verif.signs import STORE_BYTES, SignSearch
+from verif.splits import Part
 from verif.tactics import TACTICS, USUAL
 from verif.values import ValueSearch
 
@@ -58,11 +60,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Strategy:
-    """What the user wants: a name of `STRATEGIES`, the seed of random choices, and a name of `TACTICS`."""
+    """What the user wants: a name of `STRATEGIES`, the seed of random choices, a name of `TACTICS`; and which part of
+    the query it is.
+    """
 
     name: str = "auto"
     seed: int = 0
     tactic: str = USUAL
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         for what, names in (("name", STRATEGIES), ("tactic", TACTICS)):
@@ -102,7 +107,8 @@ class Strategy:
 
     def _signs(self, task: Task) -> RegionSearch:
         store = min(STORE_BYTES, task.ration.store_bytes)
-        return SignSearch(task.engine, task.box, task.rows, task.limit, task.deadline, store, chance=self.chance)
+        found = SignSearch(task.engine, task.box, task.rows, task.limit, task.deadline, store, chance=self.chance)
+        return found if self.part is None else below(found, self.part)
 
     def _values(self, task: Task) -> RegionSearch:
         most = task.ration.boxes

@@ -119,7 +119,7 @@ class Run:
         points = finite(self.query)
         if points is not None:
             return self._by_points(points)
-        search = self.search = self._search()
+        search = self.search = self.search_of_regions()
         search.share_work(64)
         points_first = self.strategy.points_first(search.engine.widest)
         if not points_first:
@@ -209,7 +209,7 @@ class Run:
             return self._result(Verdict.UNKNOWN, reason=f"{search.unresolved} points are too close to call")
         return self._result(Verdict.HOLDS)
 
-    def _search(self) -> Search:
+    def search_of_regions(self) -> Search:
         """Set up the search: graphs in float32 for speed and in float64 for close calls."""
         query, table = self.query, ClauseTable.of(self.query.property)
         device = torch.get_default_device()

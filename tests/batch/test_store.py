@@ -44,7 +44,8 @@ def test_a_store_of_the_first_schema_is_read_and_goes_on(tmp_path: Path) -> None
     base = sqlite3.connect(tmp_path / "r.db")
     base.executescript(
         "ALTER TABLE instances DROP COLUMN middle; ALTER TABLE instances DROP COLUMN widths; "
-        "ALTER TABLE instances DROP COLUMN tactic; PRAGMA user_version = 1;"
+        "ALTER TABLE instances DROP COLUMN tactic; ALTER TABLE instances DROP COLUMN splits; "
+        "PRAGMA user_version = 1;"
     )
     base.close()
     for write in (False, True):

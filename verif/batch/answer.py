@@ -19,6 +19,7 @@ from verif.batch.store import Outcome
 from verif.properties import robustness
 from verif.query import Network, Query, compile_query
 from verif.replay import Replay, replay
+from verif.sides import within
 from verif.strategy import Strategy
 from verif.verdict import Verdict
 from verif.verify import Counterexample, verify
@@ -77,6 +78,8 @@ class Answerer:
 
     def _answer(self, question: Question, hints: Sequence[Point], started: float) -> tuple[Outcome, Point | None]:
         query = self._compile(question)
+        if question.halvings:
+            return self._planned(question, query), None
         settings, trace, begun = question.settings, Trace(), time.monotonic()
         found = _sibling(query, hints)
         if found is not None:
@@ -89,7 +92,7 @@ class Answerer:
                 None,
                 query,
                 timeout=max(0.0, question.timeout - (begun - started)),
-                strategy=Strategy(settings.strategy, settings.seed, question.tactic),
+                strategy=Strategy(settings.strategy, settings.seed, question.tactic, question.part),
                 device=settings.device,
                 memory=settings.memory,
                 on_event=trace,
@@ -128,7 +131,20 @@ class Answerer:
             found = slopes.steepness(given, about, self._data(question.property)[0][about.index])
         return replace(found, seconds=time.monotonic() - started, timeout=question.timeout)
 
+    @staticmethod
+    def _planned(question: Question, query: Query) -> Outcome:
+        """Where to halve the set of a query that nobody has decided."""
+        from verif.parts import plan
+
+        strategy = Strategy(question.settings.strategy, question.settings.seed)
+        splits = plan(query, question.halvings, question.timeout, strategy)
+        return Outcome(Verdict.UNKNOWN.label, splits=tuple(splits))
+
     def _compile(self, question: Question) -> Query:
+        query = self._whole(question)
+        return query if question.part is None else within(query, question.part)
+
+    def _whole(self, question: Question) -> Query:
         if len(question.models) > 1 or question.models[0][0]:
             return compile_query(question.property, dict(question.models))
         network = self._network(question.models[0][1])

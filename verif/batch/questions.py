@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from verif.batch.store import Entry
+from verif.splits import Part
 from verif.tactics import USUAL
 
 ABSENT = "absent"  # stands for the digest of a file that cannot be read
@@ -72,7 +73,8 @@ class Question:
     """One instance: a property file and the models by name ("" where there is only one), within `timeout` seconds.
 
     With `about` the property is this; its file is a dataset of samples x and labels y (.npz), or a box (.csv). The
-    `tactic` (see `verif.tactics`) changes no answer and is no part of the key.
+    `tactic` (see `verif.tactics`) changes no answer and is no part of the key. It may be about a `part` of another
+    question only. With `halvings` the answer is where to halve it, at most so many times.
     """
 
     category: str
@@ -83,6 +85,12 @@ class Question:
     settings: Settings
     about: Around | Steepness | Rising | None = None
     tactic: str = USUAL
+    part: Part | None = None
+    halvings: int = 0
+
+    def whole(self) -> str:
+        """The key of the question that it is a part of, or ""."""
+        return "" if self.part is None else self.part.of
 
     def hashes(self) -> dict[str, object]:
         """SHA-256 of its files as they are now."""
@@ -102,16 +110,17 @@ class Question:
     def entry(self) -> Entry:
         """How the store names it."""
         models = {name: str(file) for name, file in self.models}
-        names = ", ".join(dict.fromkeys(models.values())), f"{self.property}{self.about or ''}"
+        names = ", ".join(dict.fromkeys(models.values())), f"{self.property}{self.about or ''}{self.part or ''}"
         settings = asdict(self.settings) | self._about()
         return Entry(self.key(), self.category, *names, models, settings, self.hashes())
 
     def _about(self) -> dict[str, object]:
         """As JSON can hold it, whose numbers are finite."""
+        part: dict[str, object] = {} if self.part is None else {"part": asdict(self.part)}
         if self.about is None:
-            return {}
+            return part
         plain = {name: str(value) if "norm" in name else value for name, value in asdict(self.about).items()}
-        return {type(self.about).__name__.lower(): plain}
+        return part | {type(self.about).__name__.lower(): plain}
 
     def searched(self) -> bool:
         """Whether an ordinary search answers it, which has tactics."""

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -23,6 +23,8 @@ HINTS = 8  # counterexamples of one model that are tried on its other instances
 CHANGED = "its files changed while it was decided: run the batch again"
 
 Told = Callable[[Question, Outcome], None]
+Claimed = Callable[[str], bool]
+Answered = tuple[str, Question, Answer]
 
 
 class Workers(Protocol):
@@ -43,6 +45,7 @@ class Batch:
     run: int
     again: bool = False
     learner: Learner | None = None
+    over: set[str] = field(default_factory=set)
     _hints: dict[str, deque[tuple[float, ...]]] = field(default_factory=dict)
 
     def open(self, questions: Sequence[Question]) -> list[tuple[str, Question]]:
@@ -58,12 +61,19 @@ class Batch:
 
     def decide(self, todo: Sequence[tuple[str, Question]], workers: Workers, told: Told) -> None:
         """Decide instances and record each as it comes."""
+        for key, question, (outcome, point) in self.answers(todo, workers, self._claimed):
+            told(question, self._keep(key, question, outcome, point))
+
+    def answers(self, todo: Sequence[tuple[str, Question]], workers: Workers, claimed: Claimed) -> Iterator[Answered]:
+        """Ask and yield each answer as it comes; what the workers are lost with is asked again. Of a question in `over`
+        no further part is asked, and none is waited for.
+        """
         waiting, running = deque(todo), dict[Future[Answer], tuple[str, Question]]()
         held: set[str] = set()
-        while waiting or running:
+        while waiting or not all(question.whole() in self.over for _, question in running.values()):
             while waiting and len(running) < workers.room():
                 key, question = waiting.popleft()
-                if key in held or self.store.claim(key, self.run, again=self.again):
+                if question.whole() not in self.over and (key in held or claimed(key)):
                     held.add(key)
                     hints = tuple(self._hints.get(_models(question), ()))
                     running[workers.submit(key, self._begun(question), hints)] = key, question
@@ -73,7 +83,10 @@ class Batch:
                     waiting.appendleft((key, question))
                 else:
                     held.remove(key)
-                    told(question, self._keep(key, question, *future.result()))
+                    yield key, question, future.result()
+
+    def _claimed(self, key: str) -> bool:
+        return self.store.claim(key, self.run, again=self.again)
 
     def _keep(self, key: str, question: Question, outcome: Outcome, point: tuple[float, ...] | None) -> Outcome:
         """Record an outcome, unless the files are no longer those of the key."""

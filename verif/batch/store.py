@@ -1,35 +1,6 @@
 """The store of batches: one SQLite file (write-ahead log) that outlives the death of whoever writes it.
 
-| table | column | meaning |
-|---|---|---|
-| `instances` | `key` | SHA-256 of what was asked: the models', the property's and the settings' contents |
-| | `state` | `open`, `running` (claimed by the run `run`) or `done` |
-| | `verdict`, `reason` | holds, violated, unknown, timeout or error, and why where it is none of the first two |
-| | `bound`, `share` | worst bound at the end, share of the input set proved (0 to 1); NULL where not known |
-| | `domains`, `strategy` | sub-problems bounded, and the search that decided |
-| | `start_seconds` | start of the worker, where this instance was its first; else 0 |
-| | `search_seconds`, `seconds` | of the search alone; of the whole instance, reading of files included |
-| | `peak_bytes` | largest resident memory of the process that decided it |
-| | `timeout` | seconds it was given |
-| | `settings` | JSON: strategy, device, seed, memory; for a sample of a dataset `around`: index, eps, norm, clip;
-| | | of a job's other questions `steepness`, `rising` |
-| | `hashes` | JSON: `models` (name to SHA-256) and `property` |
-| | `counterexample` | .npz of all inputs and outputs by name, as `verify replay` reads it |
-| | `inputs` | JSON: which names in it are inputs |
-| | `middle` | .npz like it of the middle of the input set, or the sample, that was changed (schema 2) |
-| | `proof` | path of the proof, "" where there is none |
-| | `trace` | JSON: [seconds, worst bound, share, open, done] of the search, thinned out |
-| | `widths` | JSON: [value, mean width of its interval] over the first boxes, layer by layer (schema 2) |
-| | `tactic` | what the search began with (`verif/tactics.py`); NULL where there was no search (schema 3) |
-| | `run` | the run that claimed or decided it |
-| `asked` | `run`, `place`, `key` | which instances a run asked, in the order of its list |
-| | `category`, `model`, `property` | how the list names them; `models` is JSON, name to file |
-| `runs` | `run`, `started`, `ended` | number and time (seconds since 1970; `ended` NULL while it runs or was killed) |
-| | `pid`, `command` | process, words of the command line |
-| | `environment`, `versions` | JSON of the machine, JSON of the libraries |
-
-Instances are keyed by content: a changed file is another instance, a renamed one is not. What a run shows are the
-instances that it asked, whoever decided them.
+`verif/batch/schema.py` describes its tables.
 """
 
 from __future__ import annotations
@@ -46,25 +17,9 @@ from typing import Any
 from urllib.parse import quote
 
 from graphs.errors import VerifError
+from verif.batch.schema import SCHEMA, TABLES, UPGRADE
 
-SCHEMA = 3
-_UPGRADE = {  # from each schema to the next
-    1: "ALTER TABLE instances ADD COLUMN middle BLOB; ALTER TABLE instances ADD COLUMN widths TEXT;",
-    2: "ALTER TABLE instances ADD COLUMN tactic TEXT;",
-}
-_TABLES = """
-CREATE TABLE instances (key TEXT PRIMARY KEY, state TEXT NOT NULL, verdict TEXT, reason TEXT, bound REAL, share REAL,
-  domains INTEGER, strategy TEXT, start_seconds REAL, search_seconds REAL, seconds REAL, peak_bytes INTEGER,
-  timeout REAL, settings TEXT, hashes TEXT, counterexample BLOB, inputs TEXT, proof TEXT, trace TEXT, run INTEGER,
-  middle BLOB, widths TEXT, tactic TEXT);
-CREATE TABLE asked (run INTEGER, place INTEGER, key TEXT NOT NULL, category TEXT, model TEXT, property TEXT,
-  models TEXT, PRIMARY KEY (run, place));
-CREATE TABLE runs (run INTEGER PRIMARY KEY, started REAL, ended REAL, pid INTEGER, command TEXT, environment TEXT,
-  versions TEXT);
-"""
-
-
-_LISTS = ("inputs", "trace", "widths")  # columns that are JSON
+_LISTS = ("inputs", "trace", "widths", "splits")  # columns that are JSON
 
 
 class StoreError(VerifError):
@@ -93,6 +48,7 @@ class Outcome:
     middle: bytes | None = None
     widths: tuple[tuple[str, float], ...] = ()
     tactic: str | None = None
+    splits: tuple[tuple[str, int, float, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,11 +98,11 @@ class Store:
             self._base, version = self._open("rwc" if write else "ro")
             if write and version == 0:
                 self._create()
-            elif write and version in _UPGRADE:
-                steps = " ".join(_UPGRADE[step] for step in range(version, SCHEMA))
+            elif write and version in UPGRADE:
+                steps = " ".join(UPGRADE[step] for step in range(version, SCHEMA))
                 script = f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA}; COMMIT;"
                 self._base.executescript(script)
-            elif version not in (SCHEMA, *_UPGRADE):
+            elif version not in (SCHEMA, *UPGRADE):
                 raise StoreError(
                     "B102",
                     f"this store has the schema {version}, this version of verif reads {SCHEMA}",
@@ -183,7 +139,7 @@ class Store:
         if self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise StoreError("B103", "this is a database of something else", where=str(self.path))
         self._base.execute("PRAGMA journal_mode = WAL")
-        self._base.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        self._base.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
     def __enter__(self) -> Store:
         return self
@@ -210,11 +166,25 @@ class Store:
             for place, entry in enumerate(entries):
                 names = (entry.category, entry.model, entry.property, json.dumps(dict(entry.models)))
                 self._base.execute("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", (run, place, entry.key, *names))
-                self._base.execute(
-                    "INSERT OR IGNORE INTO instances (key, state, settings, hashes) VALUES (?, 'open', ?, ?)",
-                    (entry.key, json.dumps(dict(entry.settings)), json.dumps(dict(entry.hashes))),
-                )
+                self._add(entry)
         return run
+
+    def add(self, entries: Sequence[Entry]) -> dict[str, Outcome]:
+        """Parts of instances, which no list names: those that are there stay; the outcomes that are known, by key."""
+        found = {}
+        with self._change():
+            for entry in entries:
+                self._add(entry)
+                row = self._base.execute("SELECT * FROM instances WHERE key = ?", (entry.key,)).fetchone()
+                if row["state"] == "done":
+                    found[entry.key] = _outcome(row)
+        return found
+
+    def _add(self, entry: Entry) -> None:
+        self._base.execute(
+            "INSERT OR IGNORE INTO instances (key, state, settings, hashes) VALUES (?, 'open', ?, ?)",
+            (entry.key, json.dumps(dict(entry.settings)), json.dumps(dict(entry.hashes))),
+        )
 
     def end(self, run: int) -> None:
         """The run is over; what it still claims is open again."""
@@ -305,9 +275,13 @@ def _row(row: sqlite3.Row) -> Row:
     entry = Entry(row["key"], row["category"], row["model"], row["property"], models, settings, hashes)
     if row["state"] != "done":
         return Row(entry, row["state"], None, row["decided"])
+    return Row(entry, "done", _outcome(row), row["decided"])
+
+
+def _outcome(row: sqlite3.Row) -> Outcome:
     values = {name: row[name] for name in Outcome.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
     values |= {name: _tuples(json.loads(values.get(name) or "[]")) for name in _LISTS}
-    return Row(entry, "done", Outcome(**values), row["decided"])
+    return Outcome(**values)
 
 
 def _tuples(read: list[Any]) -> tuple[Any, ...]:
