@@ -51,36 +51,6 @@ def add_signed(total: Tensor, change: Tensor, of: Tensor) -> Tensor:
     return total
 
 
-def chord(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """ReLU's upper line, slope and bias (rounded outward); its lower slope: 1 where the box reaches further right than
-    left, else 0; and whether every bias is finite (may say no by mistake where a sum overflows).
-    """
-    if (run := _served("chord", lower, upper)) is not None:
-        slope, bias, flat = (torch.empty_like(lower) for _ in range(3))
-        return slope, bias, flat, bool(run(lower, upper, slope, bias, flat))
-    info = torch.finfo(lower.dtype)
-    left, right = lower.clamp(max=0), upper.relu()
-    slope = right / (right - left).clamp_(min=info.tiny)
-    bias = (slope * left).neg_().maximum((1 - slope).mul_(right)).mul_(1 + 2 * info.eps)
-    flat = (lower + upper).sign_().clamp_(min=0).nan_to_num_(nan=0.0)
-    return slope, bias, flat, bool(bias.sum().isfinite())
-
-
-def chord_gradient(lower: Tensor, upper: Tensor, of_slope: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of both ends from those of the upper line's slope and bias."""
-    grads = (x if _alike(x, lower) else torch.empty_like(lower).copy_(x) for x in (of_slope, of_bias))
-    of_slope, of_bias = grads
-    if (run := _served("chord_gradient", lower, upper, of_slope, of_bias)) is not None:
-        of_lower, of_upper = torch.empty_like(lower), torch.empty_like(lower)
-        run(lower, upper, of_slope, of_bias, of_lower, of_upper)
-        return of_lower, of_upper
-    left, right = lower.clamp(max=0), upper.relu()
-    width = (right - left).clamp_(min=torch.finfo(lower.dtype).tiny)
-    slope, rate = right / width, torch.addcmul(of_slope, of_bias, left, value=-1).div_(width)
-    of_lower = (rate - of_bias).mul_(slope).masked_fill_(lower >= 0, 0)
-    return of_lower, rate.mul_(1 - slope).masked_fill_(upper <= 0, 0)
-
-
 def _served(name: str, *given: Tensor) -> Callable[..., int] | None:
     """The native function, to be called with tensors, then numbers; None where layouts differ or have gaps."""
     first = given[0]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from relaxations.finite import all_finite, known
-from relaxations.kernels import pairs
+from relaxations.kernels.rectified import rectify
 from relaxations.rule import Call, Interval, rule
 from relaxations.scalar.lines import ScalarLines
 from relaxations.scalar.rule import ScalarRule
@@ -19,24 +20,57 @@ _SLOPES = {"relu": 0.0, "abs": -1.0}
 
 
 class Chord(torch.autograd.Function):
-    """ReLU's lines over boxes: slope and bias of the upper one, and the slope of the lower one, without a gradient."""
+    """Slope and intercept of ReLU's upper line over boxes, with a third of the operations that the tape would take."""
 
     @staticmethod
-    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """As `pairs.chord`."""
-        slope, bias, flat, finite = pairs.chord(lower, upper)
-        ctx.save_for_backward(lower, upper)
-        ctx.mark_non_differentiable(flat)
-        ctx.set_materialize_grads(False)
-        return slope, bias, flat, finite
+    def forward(ctx: Any, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """For ends (B, *N); rounded outward."""
+        info = torch.finfo(lower.dtype)
+        left, right = lower.clamp(max=0), upper.relu()
+        width = (right - left).clamp_(min=info.tiny)
+        share = right / width
+        ctx.save_for_backward(lower, upper, width, share)
+        bias = (share * left).neg_().maximum((1 - share).mul_(right))
+        return share, bias.mul_(1 + 2 * info.eps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
-        """With w = u - l and k = u / w: dk/du = (1 - k) / w, dk/dl = k / w, and d(-k l) = -l dk - k dl."""
-        lower, upper = ctx.saved_tensors
-        of_slope, of_bias = (torch.zeros_like(lower) if grad is None else grad for grad in grads[:2])
-        return pairs.chord_gradient(lower, upper, of_slope, of_bias)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        """With w = u - l: dk/du = (1 - k) / w, dk/dl = k / w, and d(-k l) = -l dk - k dl."""
+        lower, upper, width, share = ctx.saved_tensors
+        of_share, of_bias = grads
+        rate = torch.addcmul(of_share, of_bias, lower.clamp(max=0), value=-1).div_(width)
+        of_lower = (rate - of_bias).mul_(share).masked_fill_(lower >= 0, 0)
+        return of_lower, rate.mul_(1 - share).masked_fill_(upper <= 0, 0)
+
+
+class Rectified(ScalarLines):
+    """ReLU's lines over a box in training: the native kernel makes them while rows pass; else they are made when asked
+    for.
+    """
+
+    box: Interval
+    made: Callable[[], ScalarLines]
+
+    def __init__(self, box: Interval, made: Callable[[], ScalarLines]) -> None:
+        self.__dict__.update(box=box, made=made)
+
+    def __getattr__(self, name: str) -> Tensor | None:
+        if name not in {field.name for field in fields(ScalarLines)}:
+            raise AttributeError(name)
+        self.__dict__.update(vars(self.made()))
+        found: Tensor | None = self.__dict__[name]
+        return found
+
+    def pull(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As of the lines."""
+        found = rectify(rows, *self.box)
+        return super().pull(rows) if found is None else ((found[0],), found[1])
+
+    def take(self, owner: Tensor) -> Self:
+        """Of other boxes."""
+        lower, upper = (x.index_select(0, owner) if len(x) > 1 else x for x in self.box)
+        return type(self)(Interval(lower, upper), lambda: self.made().take(owner))
 
 
 @rule("relu", "leaky_relu", "prelu", "abs")
@@ -87,9 +121,15 @@ class BentRule(ScalarRule):
         """Chord and adaptive line."""
         a = self.slope(call)
         if not isinstance(a, Tensor) and a == 0 and torch.is_grad_enabled() and any(x.requires_grad for x in box):
-            chord, bias, flat, finite = Chord.apply(*box)  # type: ignore[no-untyped-call]
-            if finite:
-                return ScalarLines(flat, None, chord, bias)
+            return Rectified(box, lambda: self._lines(call, box))
+        return self._lines(call, box)
+
+    def _lines(self, call: Call, box: Interval) -> ScalarLines:
+        a = self.slope(call)
+        if not isinstance(a, Tensor) and a == 0 and torch.is_grad_enabled() and any(x.requires_grad for x in box):
+            chord, bias = Chord.apply(*box)  # type: ignore[no-untyped-call]
+            if all_finite(bias):
+                return ScalarLines(self._flat(a, box), None, chord, bias)
         info = torch.finfo(box.lower.dtype)
         left, right = box.lower.clamp(max=0), box.upper.relu()
         share = right / (right - left).clamp(min=info.tiny)

@@ -1,9 +1,6 @@
-"""Passes over pairs of ends: the native versions against torch on every layout; the chord against exact arithmetic."""
+"""Passes over pairs of ends: the native versions against torch, on every layout."""
 
 from __future__ import annotations
-
-import math
-from fractions import Fraction
 
 import pytest
 import torch
@@ -22,8 +19,6 @@ CALLS = {
     "join": (lambda a, b: pairs.join(a.clone(), b.clone(), 0.5), 2),
     "total": (pairs.total, 2),
     "add_signed": (lambda a, b, c: (pairs.add_signed(a.clone(), b, c),), 3),
-    "chord": (lambda a, b: pairs.chord(a, a + b.abs())[:3], 2),
-    "chord_gradient": (lambda a, b, c, d: pairs.chord_gradient(a, a + b.abs(), c, d), 4),
 }
 needs_native = pytest.mark.skipif(library.native().library is None, reason=library.native().note)
 
@@ -67,30 +62,3 @@ def test_threads_change_nothing(monkeypatch, name):
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@pytest.mark.parametrize("native", [pytest.param(True, marks=needs_native), False])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_chord_lies_above(monkeypatch, dtype, native):
-    if not native:
-        monkeypatch.setattr(pairs, "available", lambda dtype: False)
-    draw = torch.Generator().manual_seed(1)
-    lower = (torch.randn(2000, generator=draw) * 10 ** (8 * torch.rand(2000, generator=draw) - 4)).to(dtype)
-    upper = lower + (torch.rand(2000, generator=draw) * 10 ** (8 * torch.rand(2000, generator=draw) - 4)).to(dtype)
-    slope, bias, flat, finite = pairs.chord(lower, upper)
-    assert finite
-    for low, high, k, b, f in zip(*(x.tolist() for x in (lower, upper, slope, bias, flat)), strict=True):
-        assert f == float(low + high > 0)
-        for x in (low, high):
-            assert Fraction(k) * Fraction(x) + Fraction(b) >= max(0, Fraction(x))
-
-
-@pytest.mark.parametrize("native", [pytest.param(True, marks=needs_native), False])
-@pytest.mark.parametrize("lost", [(-math.inf, 1.0), (-1.0, math.inf), (math.nan, 1.0), (-1.0, math.nan)])
-def test_a_chord_that_is_not_finite_is_said(monkeypatch, lost, native):
-    if not native:
-        monkeypatch.setattr(pairs, "available", lambda dtype: False)
-    lower, upper = torch.full((40,), -1.0), torch.full((40,), 1.0)
-    lower[17], upper[17] = lost
-    assert not pairs.chord(lower, upper)[3]
-    assert pairs.chord(lower[:17], upper[:17])[3]
