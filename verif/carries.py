@@ -65,16 +65,17 @@ def carry(call: Call, held: Sequence[Interval], eps: float) -> Carry | None:
         if slopes is None:
             return None
         steep = slopes.lower.abs().maximum(slopes.upper.abs())
-        value = _top(rule.interval(call, held))
+        value = top(rule.interval(call, held))
         chord = 16 * math.sqrt(eps) * (steep + value / (1 + (held[0].lower + held[0].upper).abs() / 2))
         found = Carry(call, ((steep + chord).nan_to_num(nan=math.inf),), value)
     else:
         return None
-    level = INTERCEPT * (found.through(tops) + _top(rule.interval(call, held)))
+    level = INTERCEPT * (found.through(tops) + top(rule.interval(call, held)))
     return Carry(call, found.weights, level.nan_to_num(nan=math.inf))
 
 
-def _top(ends: Interval) -> Tensor:
+def top(ends: Interval) -> Tensor:
+    """The largest absolute values; inf where nothing is known."""
     return ends.lower.abs().maximum(ends.upper.abs()).nan_to_num(nan=math.inf)
 
 

@@ -7,6 +7,8 @@ arithmetic, h the real value, |h| <= H over the input set, and |e| <= E:
     y = W x + b       e_y = W e_x + d,    |d| <= gamma(n) (|W| (H_x + E_x) + |b|)
     y = bent(x)       e_y = a e_x + d,    a the slope of the side that both values are on, and d their rounding
                       where the two may be on both sides: a the middle of the slopes, |d| <= half their range times E_x
+    y = f(x)          the same with the slopes of a curve f near the values, and ULPS of the program's own f
+    y = x1 x2, max    |e_y| <= steepest slopes times E_x, no coefficients go further back
 
 so that E follows node by node. What the atoms are off by is a linear function of all d: their coefficients from one
 backward pass cancel as the network's own do, and |coefficients| . |d| is a second bound, usually the smaller one.
@@ -26,16 +28,22 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.ir import INPUT
-from relaxations import Call, Interval
+from graphs.ops import OPS, Kind
+from relaxations import RULES, Call, Interval
+from relaxations.scalar.rule import ScalarRule
 from relaxations.sets import Box
 from verif.bounds import Engine
+from verif.carries import LARGER, PRODUCTS, carry, top
 from verif.query import Network, Query
+from verif.rounding import JUMPS
 from verif.roundoff import BENT, COMBINED, UNIT, Errors, absolute, errors, gamma, linear_part
 from verif.strategy import FEW_INPUTS
 
 TYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 LARGEST = 0.99  # share of the largest number of a type that a sum may reach
 EXACT = {"reshape", "transpose", "slice", "gather", "pick", "concat", "pad", "expand", "tile", "select", "neg"}
+ULPS = 8  # units in the last place of 1, or of larger values, that a program's curves may be off by
+STEEP = 1e-6  # relative error of slopes of curves, in float64
 OWN = 1e-9  # relative error of the backward pass's own sums, in float64
 NUMBERS = 20_000_000  # of all nodes, in one backward pass
 MOST_BOXES = 16  # regions that are looked at one by one
@@ -148,21 +156,25 @@ def differences(
     total, own, slopes = found.total, found.own, found.slopes
     for node in graph:
         call = Call.of(graph, node)
-        if node.op in BENT and slopes:
-            (name,) = node.inputs
+        affine = node.op == INPUT or (OPS[node.op].kind is Kind.AFFINE and node.op != "transposed")
+        for name in () if affine or not slopes else node.inputs:
             open_ = (held[name].lower < total[name]) & (held[name].upper > -total[name])
-            combine(graph, found, name, open_, deadline)
+            combine(graph, found, name, open_ if node.op in BENT else torch.ones_like(open_), deadline)
         before = [total[name] for name in node.inputs]
         sizes = [held[name].lower.abs().maximum(held[name].upper.abs()) + total[name] for name in node.inputs]
         if node.op == INPUT:
             own[node.name] = torch.full_like(held[node.name].lower, SMALLEST[dtype])
             total[node.name] = own[node.name]
-        elif node.op in BENT:
-            slopes[node.name], own[node.name] = _bent(call, held[node.inputs[0]], before[0], dtype)
-            total[node.name] = slopes[node.name].abs() * before[0] + own[node.name]
-        else:
+        elif affine:
             own[node.name] = _sums(call, sizes, dtype)
             total[node.name] = absolute(call, before) + own[node.name]
+        elif node.op in PRODUCTS | LARGER:
+            ends = [held[name] for name in node.inputs]
+            total[node.name] = own[node.name] = _passed(call, ends, before, dtype)
+        else:
+            bend = _bent if node.op in BENT else _curve
+            slopes[node.name], own[node.name] = bend(call, held[node.inputs[0]], before[0], dtype)
+            total[node.name] = slopes[node.name].abs() * before[0] + own[node.name]
         total[node.name] = total[node.name] * (1 + OWN)
         if not bool(total[node.name].isfinite().all()):
             raise Unbounded(f"values of {dtype} may overflow, or have no correct digit")
@@ -211,6 +223,33 @@ def _bent(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tup
     return slope, own
 
 
+def _curve(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Slopes and own errors of a curve: of the middle of all its slopes near the values, and of the math library."""
+    rule, ends = RULES[call.node.op], Interval(held.lower - before, held.upper + before)
+    slopes = rule.slopes(call, ends) if isinstance(rule, ScalarRule) and call.node.op not in JUMPS else None
+    if slopes is None:
+        raise Unbounded(f"no proved error of a program's {call.node.op}")
+    low, high = slopes
+    value = top(rule.interval(call, [ends])).clamp(min=1.0)
+    own = (high - low) / 2 * before * (1 + STEEP) + STEEP * high.abs().maximum(low.abs()) * before
+    return (low + high) / 2, own + 2 * ULPS * UNIT[dtype] * value + SMALLEST[dtype]
+
+
+def _passed(call: Call, held: list[Interval], before: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Errors of products, quotients and maxima: of their inputs' errors, and of their own rounding."""
+    ends = [Interval(x.lower - e, x.upper + e) for x, e in zip(held, before, strict=True)]
+    found = carry(call, ends, 0.0)
+    if found is None or call.node.op in JUMPS:
+        raise Unbounded(f"no proved error of a program's {call.node.op}")
+    if call.node.op in LARGER:
+        return found.through(before)
+    count = 8 + (held[0].lower.shape[-1] if call.node.op == "matmul" else 0)
+    mass = found.through([top(x) for x in ends])
+    if not bool((mass < LARGEST * torch.finfo(dtype).max).all()):
+        raise Unbounded(f"values of {dtype} may overflow")
+    return found.through(before) + gamma(count, UNIT[dtype]) * mass + count * SMALLEST[dtype]
+
+
 def combine(graph: Graph, found: Differences, at: str, mask: Tensor, deadline: float) -> None:
     """Meet the total of some entries of a node, a mask (B, *N), with what all nodes' coefficients make of it."""
     most = max(1, NUMBERS // sum(graph[name].size for name in found.total))
@@ -235,8 +274,10 @@ def _pulled(graph: Graph, found: Differences, at: str, owner: Tensor, entry: Ten
             before = [values[source] for source in node.inputs]
             if node.op == INPUT:
                 values[name] = leaf
-            elif node.op in BENT:
+            elif name in found.slopes:
                 values[name] = _of(found.slopes[name], owner) * before[0] + leaf
+            elif node.op in PRODUCTS | LARGER:  # all of their errors are their own
+                values[name] = leaf
             else:
                 values[name] = linear_part(Call.of(graph, node), before) + leaf
         last = values[at].reshape(count, -1)[torch.arange(count), entry]

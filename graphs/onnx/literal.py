@@ -11,11 +11,12 @@ MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "G
 MOVES |= {"Expand", "Constant", "ConstantOfShape", "Shape", "Dropout", "Pad", "Tile"}
 COMPUTED = {"Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Neg", "Sum", "Relu", "LeakyRelu", "Abs", "Conv"}
 COMPUTED |= {"ConvTranspose", "AveragePool", "GlobalAveragePool", "ReduceSum", "ReduceMean"}
+COMPUTED |= {"Sigmoid", "Tanh", "Exp", "Erf", "Sin", "Cos", "MaxPool", "Max", "Min"}
 
 
 def altered(path: Path) -> list[str]:
-    """The model's operators that the import may compute in another way than a program does, each once: all that are
-    not sums, ReLUs or moves, and those that compute constants (the import does that once, in float64).
+    """The model's operators that the import may compute in another way than a program does, each once: all but
+    sums, products, maxima, curves and moves, and those that compute constants (the import does that once, in float64).
     """
     model = proto.read(path, str(path))
     known = {tensor.name for tensor in model.graph.initializer}

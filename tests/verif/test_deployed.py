@@ -14,12 +14,13 @@ from graphs import Graph, GraphBuilder
 from relaxations.sets import Box
 from tests.verif.programs import exact, program
 from tests.verif.proving import property_file, random_mlp, save
-from tests.verif.test_roundoff import network
+from tests.verif.test_roundoff import CURVES, curved, network
 from verif import Verdict, verify
 from verif.deployed import TYPES, Programs, deployed
 from verif.errors import PropertyError
 from verif.properties import linear
 from verif.query import Query, compile_query
+from verif.rounding import JUMPS
 
 
 def asked(graph: Graph, box: Box, arithmetic: str) -> Query:
@@ -122,14 +123,46 @@ def test_a_search_without_an_end_says_why(tmp_path: Path) -> None:
     assert found.verdict is Verdict.VIOLATED or "nearer to a violation than a program may be off by" in found.reason
 
 
+@pytest.mark.parametrize("op", [op for op in CURVES if op not in JUMPS])
+def test_curves_and_products_in_programs(op: str) -> None:
+    """In float32, against float64: evaluation at points, of which some are corners."""
+    largest = 0.0
+    for seed in range(6):
+        graph = retyped(curved(op, seed % 3, 4).to(torch.float64), "float32")
+        centre = torch.randn(1, 4, generator=torch.Generator().manual_seed(seed)).float().double()
+        radius = 0.01 * (seed // 3)
+        box = Box((centre - radius).float().double(), (centre + radius).float().double())
+        found = deployed(asked(graph, box, "float32"))
+        if found.errors is None:
+            assert "overflow" in found.why
+            continue
+        points = torch.cat([box.sample(16, torch.Generator().manual_seed(seed))[0].float(), box.lower.float()])
+        seen = (graph.to(torch.float32)(points)[0].double() - graph(points.double())[0]).abs()
+        assert bool((seen <= found.errors).all())
+        largest = max(largest, float((seen / found.errors).max()))
+    assert largest > 1e-4  # or the test tests nothing
+
+
 def test_what_is_not_known_of_programs_is_unknown(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Sigmoid", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    nodes = [helper.make_node("Softmax", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
     model = save(tmp_path / "net.onnx", nodes, {"w": np.ones((2, 1), np.float32)}, [1, 2], 1)
     claim = property_file(tmp_path / "p.vnnlib", [("0", "1")] * 2, 1, "(<= Y_0 -5)")
     assert verify(model, claim, timeout=10).verdict is Verdict.HOLDS
     found = verify(None, compile_query(claim, model, arithmetic="float32"), timeout=10)
     assert found.verdict is Verdict.UNKNOWN
-    assert found.reason == "it holds in real arithmetic, not shown for float32: no proved error of a program's Sigmoid"
+    assert found.reason == "it holds in real arithmetic, not shown for float32: no proved error of a program's Softmax"
+    graph = curved("floor", 0, 2)
+    why = deployed(asked(graph, Box(torch.zeros(1, 2).double(), torch.ones(1, 2).double()), "float32")).why
+    assert why == "no proved error of a program's floor"
+
+
+def test_a_product_of_errors_is_not_the_error_of_a_product(tmp_path: Path) -> None:
+    """x x and 1 / x as programs compute them: errors in proportion to the other factor."""
+    nodes = [helper.make_node("Mul", ["x", "s"], ["h"]), helper.make_node("Mul", ["h", "h"], ["y"])]
+    model = save(tmp_path / "net.onnx", nodes, {"s": np.full((1, 1), 1e4, np.float32)}, [1, 1], 1)
+    claim = property_file(tmp_path / "p.vnnlib", [("1", "1")], 1, "(<= Y_0 0)")
+    errors = deployed(compile_query(claim, model, arithmetic="float32")).errors
+    assert errors is not None and float(errors[0]) > 1e8 * 2.0**-24
 
 
 def test_constants_that_a_program_computes_are_not_known(tmp_path: Path) -> None:
