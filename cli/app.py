@@ -188,7 +188,8 @@ def replay(first: Path, second: Path, third: Path | None = None, /, *, network: 
 
 @app.command
 def check(proof: Path, /, *, model: Path, property: Path) -> int:
-    """Check a proof with a small program that shares nothing with the engine: exit 0 or 1 as shown, 2 where refused.
+    """Check a proof with a small program that shares nothing with the engine: exit 0 or 1 as shown, 2 where refused,
+    3 where it ends early and shows the verdict for a share of the input set.
 
     Parameters
     ----------

@@ -8,9 +8,13 @@ from pathlib import Path
 from cli import files
 from cli.main import ERROR
 
+UNKNOWN = 3
+
 
 def check_file(proof: Path, model: Path, property: Path) -> int:
-    """Print what a proof shows and return 0 (holds) or 1 (violated); 2 where it is refused."""
+    """Print what a proof shows and return 0 (holds), 1 (violated) or 3 (holds on a share of the inputs); 2 where it is
+    refused.
+    """
     from verif.checker import Refused, check
 
     for path in (proof, model, property):
@@ -20,6 +24,10 @@ def check_file(proof: Path, model: Path, property: Path) -> int:
     except Refused as refused:
         print(f"refused: {refused}", file=sys.stderr)
         return ERROR
-    leaves = f", {shown.leaves} leaves" if shown.verdict == "holds" else ""
+    leaves = "" if shown.verdict == "violated" else f", {shown.leaves} leaves"
+    if shown.verdict == "incomplete":
+        share = f"{shown.share:.1%} of the input set"
+        print(f"incomplete: holds on {share}, in real arithmetic (proof of {shown.bytes} bytes{leaves})")
+        return UNKNOWN
     print(f"{shown.verdict} in real arithmetic (proof of {shown.bytes} bytes{leaves})")
     return 0 if shown.verdict == "holds" else 1

@@ -124,7 +124,7 @@ def solve(
 
 
 def prove(model: Path, property: Path, result: Result, options: Options) -> None:
-    """Write the proof of a verdict; where there is none, say why on stderr and leave no file."""
+    """Write the proof of a verdict, or of a share of it; say on stderr what there is, or why there is none."""
     from verif import evidence
     from verif.checker import Refused
 
@@ -141,8 +141,13 @@ def prove(model: Path, property: Path, result: Result, options: Options) -> None
     except Refused as refused:
         print(f"no proof was written, the verdict is not confirmed in real arithmetic: {refused}", file=sys.stderr)
         return
+    except KeyboardInterrupt:
+        print(f"interrupted: {options.proof} proves a share of the verdict; verify check says which", file=sys.stderr)
+        return
     what = f"{written.leaves} leaves, " if found is None else ""
     print(f"proof: {options.proof} ({what}{written.bytes} bytes)", file=sys.stderr)
+    if written.why:
+        print(f"it proves {written.share:.1%} of the input set: {written.why}", file=sys.stderr)
 
 
 def finish(query: Query, result: Result, asked: Asked, options: Options) -> int:

@@ -1,34 +1,70 @@
-"""Writing proofs: a split tree whose leaves the checker's own sound bounds refute, or a counterexample.
+"""Writing proofs while they are found: split trees whose leaves the checker's own sound bounds refute, or a point.
 
-The tree is built with the bounds of `verif.checker`: a HOLDS with a proof does not rest on the engine's rounding.
+Trees are built with the bounds of `verif.checker`: a HOLDS with a proof does not rest on the engine's rounding.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from verif.checker import Refused, claims, model
 from verif.checker.claims import Region
 from verif.checker.network import Array, Network
-from verif.checker.proof import batch_of, digest_of, pack, violates
-from verif.checker.tree import LEAF, gaps, halves
+from verif.checker.proof import batch_of, digest_of, violates
+from verif.checker.stream import Writer
+from verif.checker.tree import LEAF, BoxWalk, Part, gaps
 
 FEW = 24  # inputs up to which boxes are split
 MARGIN = 1e-9  # the checker adds up other batches of leaves, in another order
+OFTEN = 0.5  # seconds between records
+TIME = "the time was used up before all was confirmed"
 
 
 @dataclass(frozen=True)
 class Written:
-    """A proof on file: its leaves and its size."""
+    """A proof on file: its leaves, its size, the share of the input set that it is about, and why not all of it."""
 
     leaves: int
     bytes: int
+    share: float = 1.0
+    why: str = ""
+
+
+@dataclass
+class Log:
+    """Where nodes go: boxes wait for some more, signs do not."""
+
+    writer: Writer
+    leaves: int = 0
+    share: float = 0.0
+    nodes: list[tuple[Array, Array]] = field(default_factory=list)
+    written: float = field(default_factory=time.monotonic)
+
+    def boxes(self, axis: Array, cut: Array, done: Sequence[Part]) -> None:
+        """One batch of nodes, and its leaves."""
+        self.nodes.append((axis, cut))
+        self.count([part.share for part in done])
+        if time.monotonic() - self.written > OFTEN:
+            self.flush()
+
+    def count(self, shares: Sequence[float]) -> None:
+        """Leaves that are refuted."""
+        self.leaves += len(shares)
+        self.share += sum(shares)
+
+    def flush(self) -> None:
+        """Put what waits on file."""
+        if self.nodes:
+            counts = np.array([len(axis) for axis, _ in self.nodes])
+            self.writer.add("B", counts, *(np.concatenate([node[k] for node in self.nodes]) for k in (0, 1)))
+            self.nodes.clear()
+        self.written = time.monotonic()
 
 
 def write(
@@ -36,31 +72,45 @@ def write(
 ) -> Written:
     """Write the proof of VIOLATED with a counterexample (n,) float64, else of HOLDS, until `deadline` (monotonic).
 
-    Refused where the checker cannot read an input or a bound cannot be confirmed; then nothing is written.
+    Where not everything can be confirmed, or the search is interrupted, the file is a proof of a share of the input
+    set. Refused, without a file, where the checker cannot read an input or nothing is confirmed.
     """
     network = model.read(model_file)
     regions = claims.read(property_file, network.inputs, network.outputs)
-    arrays: dict[str, Array] = {}
-    count = 0
-    if point is not None:
-        if not violates(network, regions, point):
-            raise Refused("the counterexample does not violate the property in real arithmetic")
-        arrays["point"] = point.astype("<f8")
-    else:
-        for place, region in enumerate(regions):
-            named, leaves = _region(network, region, deadline)
-            count += leaves
-            for name, array in named.items():
-                kind, _, clause = name.partition(".")
-                arrays[f"{kind}.{place}" + (f".{clause}" if clause else "")] = array
-    manifest: dict[str, Any] = {
-        "model": digest_of(model_file),
-        "property": digest_of(property_file),
-        "verdict": "holds" if point is None else "violated",
-        "arithmetic": "real",
-    }
-    pack(path, manifest, arrays)
-    return Written(count, path.stat().st_size)
+    if point is not None and not violates(network, regions, point):
+        raise Refused("the counterexample does not violate the property in real arithmetic")
+    verdict, why = "holds" if point is None else "violated", ""
+    manifest = {"model": digest_of(model_file), "property": digest_of(property_file)}
+    with path.open("wb") as file:
+        log = Log(Writer(file))
+        log.writer.begin({**manifest, "verdict": verdict, "arithmetic": "real"})
+        try:
+            if point is not None:
+                log.writer.add("P", point)
+            else:
+                for region in regions:
+                    _region(network, region, log, Task(1.0 / len(regions), deadline))
+        except Refused as refused:
+            why = str(refused)
+        finally:
+            log.flush()
+    if why and not log.share:
+        path.unlink()
+        raise Refused(why)
+    return Written(log.leaves, path.stat().st_size, log.share if why else 1.0, why)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A region's share of the input set, and until when to search."""
+
+    share: float
+    deadline: float
+
+    def require_time(self) -> None:
+        """Refused where the time is used up."""
+        if time.monotonic() > self.deadline:
+            raise Refused(TIME)
 
 
 def supported(network: Network) -> bool:
@@ -68,71 +118,37 @@ def supported(network: Network) -> bool:
     return {step.op for step in network.steps} <= {"input", "dense", "scale", "pick", "join", "add", "relu"}
 
 
-def _region(network: Network, region: Region, deadline: float) -> tuple[dict[str, Array], int]:
-    """The arrays of a region by name, and how many leaves there are: a tree over boxes where inputs are few."""
-    whole = Tree(network, region, deadline)
-    if network.inputs > FEW and not whole.refuted() and supported(network):
-        from verif.sign_proofs import by_signs
+def _region(network: Network, region: Region, log: Log, task: Task) -> None:
+    """The nodes of a region: of a tree over boxes where inputs are few or bends are of any kind, else over signs."""
+    task.require_time()
+    if network.inputs > FEW and supported(network):
+        found, _ = gaps(network, region, region.lower[None], region.upper[None])
+        if not (found > 0).all():
+            from verif.sign_proofs import by_signs
 
-        return by_signs(network, region, deadline)
-    whole.grow()
-    axis, cut = whole.arrays()
-    return {"axis": axis, "cut": cut}, int((axis == LEAF).sum())
+            by_signs(network, region, log, task)
+            return
+    walk, size = BoxWalk(region, task.share), batch_of(network, region)
+    while walk.stack:
+        task.require_time()
+        batch = walk.stack[-size:]
+        lower, upper = np.stack([part.lower for part in batch]), np.stack([part.upper for part in batch])
+        found, slopes = gaps(network, region, lower, upper)
+        axis, cut = np.full(len(batch), LEAF), np.zeros(len(batch))
+        margin = MARGIN if len(walk.stack) > 1 else 0.0
+        for index in np.flatnonzero(~(found > margin).all(1)).tolist():
+            weight = np.abs(slopes[index][~(found[index] > margin)]).sum(0)
+            axis[index], cut[index] = _cut(batch[index], weight)
+        log.boxes(axis, cut, walk.take(axis, cut))
 
 
-@dataclass
-class Tree:
-    """The tree of one region, nodes in the order of their making; a child's place is 0 where there is none."""
-
-    network: Network
-    region: Region
-    deadline: float
-    axis: list[int] = field(default_factory=lambda: [LEAF])
-    cut: list[float] = field(default_factory=lambda: [0.0])
-    children: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
-
-    def refuted(self) -> bool:
-        """Whether the region is refuted as it is."""
-        found, _ = gaps(self.network, self.region, self.region.lower[None], self.region.upper[None])
-        return bool((found > MARGIN).all())
-
-    def grow(self) -> None:
-        """Split until every leaf is refuted."""
-        stack = [(0, self.region.lower, self.region.upper)]
-        size = batch_of(self.network, self.region)
-        while stack:
-            if time.monotonic() > self.deadline:
-                raise Refused("the time was used up before every box was confirmed")
-            batch, stack = stack[-size:], stack[:-size]
-            lower, upper = np.stack([item[1] for item in batch]), np.stack([item[2] for item in batch])
-            found, slopes = gaps(self.network, self.region, lower, upper)
-            for index in np.flatnonzero(~(found > MARGIN).all(1)).tolist():
-                weight = np.abs(slopes[index][~(found[index] > MARGIN)]).sum(0)
-                stack.extend(self._split(*batch[index], weight))
-
-    def _split(self, node: int, lower: Array, upper: Array, weight: Array) -> list[tuple[int, Array, Array]]:
-        weight = np.nan_to_num(weight)
-        # Ranges inside the network narrow along all axes, whatever the row's slopes say (measured on ACAS Xu).
-        score = (np.maximum(weight, 0.05 * weight.max()) + 1e-300) * (upper - lower)
-        along = int(score.argmax())
-        at = float(lower[along] / 2 + upper[along] / 2)
-        if not lower[along] < at < upper[along]:
-            raise Refused("a box too small to split is not refuted")
-        first = len(self.axis)
-        self.axis[node], self.cut[node], self.children[node] = along, at, (first, first + 1)
-        for _ in range(2):
-            self.axis.append(LEAF)
-            self.cut.append(0.0)
-            self.children.append((0, 0))
-        low, high = halves(lower, upper, along, at)
-        return [(first, *low), (first + 1, *high)]
-
-    def arrays(self) -> tuple[Array, Array]:
-        """Axes and cuts in preorder."""
-        order, stack = [], [0]
-        while stack:
-            node = stack.pop()
-            order.append(node)
-            if self.axis[node] != LEAF:
-                stack.extend(reversed(self.children[node]))
-        return np.array(self.axis, "<i4")[order], np.array(self.cut, "<f8")[order]
+def _cut(part: Part, weight: Array) -> tuple[int, float]:
+    """The axis along which the bound changes most, and the middle."""
+    weight = np.nan_to_num(weight)
+    # Ranges inside the network narrow along all axes, whatever the row's slopes say (measured on ACAS Xu).
+    score = (np.maximum(weight, 0.05 * weight.max()) + 1e-300) * (part.upper - part.lower)
+    along = int(score.argmax())
+    at = float(part.lower[along] / 2 + part.upper[along] / 2)
+    if not part.lower[along] < at < part.upper[along]:
+        raise Refused("a box too small to split is not refuted")
+    return along, at

@@ -7,7 +7,6 @@ Shape letters: B cases, U undecided neurons, N one step's numbers.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,17 +18,16 @@ from verif.checker.claims import Region, above
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network
 from verif.checker.proof import batch_of
-from verif.checker.signs import LEAF, SLOPES, Leaves, SignSweep, places
+from verif.checker.signs import LEAF, SLOPES, SignSweep, SignWalk, places
+from verif.evidence import MARGIN, Log, Task
 
 FIRST, LATER, RATE = 60, 15, 0.1  # rounds of the root and of its children, and the step of slopes
 
 
 @dataclass
 class Case:
-    """Signs, slopes and multipliers (U,) of an open node of the tree."""
+    """Slopes and multipliers (U,) of an open case."""
 
-    node: int
-    signs: Tensor
     slopes: Tensor
     multipliers: Tensor
 
@@ -140,105 +138,78 @@ class Model:
 
 @dataclass
 class SignTree:
-    """The tree of one clause by one of its rows."""
+    """The tree of one clause by one of its rows. `open` says more of the cases on the walk's stack."""
 
     model: Model
     region: Region
     row: int
-    deadline: float
-    neuron: list[int] = field(default_factory=lambda: [LEAF])
-    children: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
-    kept: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+    walk: SignWalk
+    open: list[Case] = field(default_factory=list)
 
-    def grow(self) -> None:
+    def grow(self, log: Log, task: Task) -> None:
         """Split until every leaf is refuted by the checker's own sweep."""
         count = len(self.model.neurons)
         limit, row = above(self.region.limits[self.row]), _single(self.region.rows[self.row])
         margin = limit + 1e-6 * max(1.0, abs(limit))
-        open_ = [Case(0, torch.zeros(count), torch.full((count,), 0.5), torch.zeros(count))]
+        self.open.append(Case(torch.full((count,), 0.5), torch.zeros(count)))
         rounds, size = FIRST, min(256, batch_of(self.model.network, self.region))
-        while open_:
-            if time.monotonic() > self.deadline:
-                raise Refused("the time was used up before every case was confirmed")
-            batch, open_ = open_[-size:], open_[:-size]
+        while self.open:
+            task.require_time()
+            batch, self.open = self.open[-size:], self.open[:-size]
+            signs = torch.from_numpy(np.stack([signs for signs, _ in self.walk.stack[-size:]])).float()
             cases = Cases(
-                *(torch.stack([getattr(c, name) for c in batch]) for name in ("signs", "slopes", "multipliers"))
+                signs, *(torch.stack([getattr(c, name) for c in batch]) for name in ("slopes", "multipliers"))
             )
             found = self.model.optimised(row, cases, margin, rounds)
             rounds = LATER
-            refuted = (found.lower > margin).numpy() & self._confirmed(cases, limit)
-            for index, case in enumerate(batch):
-                case.slopes, case.multipliers = cases.slopes[index], cases.multipliers[index]
-                if refuted[index]:
-                    self.kept[case.node] = _stored(case)
-                else:
-                    open_ += self._split(case, found.costs[index])
+            self._write(cases, found, margin, log)
 
-    def _confirmed(self, cases: Cases, limit: float) -> Array:
-        stored = [_stored(Case(0, *parts)) for parts in zip(cases.signs, cases.slopes, cases.multipliers, strict=True)]
-        slopes = np.stack([s for s, _ in stored]).astype(np.float64) / SLOPES
-        multipliers = np.stack([m for _, m in stored]).astype(np.float64)
-        held = Leaves(self.model.neurons, cases.signs.numpy().astype(np.int8), slopes, multipliers)
-        found: Array = SignSweep(self.model.bounds, self.region.rows[self.row], held).lower() > limit
-        return found
-
-    def _split(self, case: Case, costs: Tensor) -> list[Case]:
-        costs = torch.where(case.signs == 0, costs, -1.0)
-        at = int(costs.argmax()) if len(costs) else 0
-        if not len(costs) or case.signs[at] != 0:
-            raise Refused("a case in which every sign is known is not refuted")
-        first = len(self.neuron)
-        self.neuron[case.node], self.children[case.node] = at, (first, first + 1)
-        found = []
-        for offset, sign in ((0, 1.0), (1, -1.0)):
-            self.neuron.append(LEAF)
-            self.children.append((0, 0))
-            signs = case.signs.clone()
-            signs[at] = sign
-            found.append(Case(first + offset, signs, case.slopes.clone(), case.multipliers.clone()))
-        return found
-
-    def arrays(self) -> tuple[Array, Array, Array]:
-        """The tree in preorder, and of its leaves the slopes and multipliers."""
-        order, stack = [], [0]
-        while stack:
-            node = stack.pop()
-            order.append(node)
-            if self.neuron[node] != LEAF:
-                stack.extend(reversed(self.children[node]))
-        held = [self.kept[node] for node in order if self.neuron[node] == LEAF]
-        return (
-            np.array(self.neuron, "<i4")[order],
-            np.concatenate([slopes for slopes, _ in held]),
-            np.concatenate([multipliers for _, multipliers in held]),
-        )
+    def _write(self, cases: Cases, found: Found, margin: float, log: Log) -> None:
+        """One batch of nodes: leaves where the checker's sweep refutes the case."""
+        slopes, multipliers = _stored(cases)
+        signs = list(cases.signs.numpy().astype(np.int8))
+        leaves = self.walk.leaves(signs, slopes, multipliers)
+        low: Array = SignSweep(self.model.bounds, self.region.rows[self.row], leaves).lower()
+        refuted = (found.lower > margin).numpy() & (low > above(self.region.limits[self.row]) + MARGIN)
+        nodes = np.full(len(signs), LEAF)
+        for index in np.flatnonzero(~refuted).tolist():
+            nodes[index] = _neuron(cases.signs[index], found.costs[index])
+            case = Case(cases.slopes[index], cases.multipliers[index])
+            self.open += [case, Case(case.slopes.clone(), case.multipliers.clone())]
+        done = self.walk.take(nodes)
+        log.writer.add("C", np.array([len(nodes)]), nodes, slopes[refuted].ravel(), multipliers[refuted].ravel())
+        log.count([share for _, share in done])
 
 
-def by_signs(network: Network, region: Region, deadline: float) -> tuple[dict[str, Array], int]:
-    """The arrays of a region by name without its number, and how many leaves there are."""
+def by_signs(network: Network, region: Region, log: Log, task: Task) -> None:
+    """The nodes of a region."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         bounds = Bounds(network, region.lower[None], region.upper[None])
         low = bounds.rows(network.output, region.rows).lower[0]
         model = Model(network, bounds)
         gaps = low - np.array([float(limit) for limit in region.limits])
-        rows, arrays, count = [], {}, 0
-        for place, clause in enumerate(region.clauses):
+        for clause in region.clauses:
             if not clause:
                 raise Refused("a clause without conditions cannot be refuted")
-            rows.append(max(clause, key=lambda row: gaps[row]))
-            tree = SignTree(model, region, rows[-1], deadline)
-            tree.grow()
-            for name, array in zip(("tree", "slopes", "multipliers"), tree.arrays(), strict=True):
-                arrays[f"{name}.{place}"] = array
-            count += int((arrays[f"tree.{place}"] == LEAF).sum())
-    return {"row": np.array(rows, "<i4"), "neurons": model.neurons, **arrays}, count
+            row = max(clause, key=lambda row: gaps[row])
+            log.writer.add("S", np.array([row]), model.neurons)
+            share = task.share / len(region.clauses)
+            SignTree(model, region, row, SignWalk(model.neurons, share)).grow(log, task)
+
+
+def _neuron(signs: Tensor, costs: Tensor) -> int:
+    """The open neuron whose chord costs the bound most."""
+    at = int(torch.where(signs == 0, costs, -1.0).argmax()) if len(costs) else 0
+    if not len(costs) or signs[at] != 0:
+        raise Refused("a case in which every sign is known is not refuted")
+    return at
 
 
 def _single(array: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
-def _stored(case: Case) -> tuple[Array, Array]:
-    """Slopes and multipliers as a proof holds them; multipliers of open neurons are 0."""
-    slopes = np.rint(case.slopes.numpy() * SLOPES).astype("<u1")
-    return slopes, np.where(case.signs.numpy() != 0, case.multipliers.numpy(), 0.0).astype("<f4")
+def _stored(cases: Cases) -> tuple[Array, Array]:
+    """Slopes and multipliers (B, U) as a proof holds them; multipliers of open neurons are 0."""
+    slopes = np.rint(cases.slopes.numpy() * SLOPES).astype("<u1")
+    return slopes, np.where(cases.signs.numpy() != 0, cases.multipliers.numpy(), 0.0).astype("<f4")

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from tests.verif.proving import Array, mlp, property_file
+from tests.adversarial.forgeries import believed
+from tests.verif.proving import Array, mlp, pack, property_file, unpack
 from verif import evidence
-from verif.checker import Refused, check, model
+from verif.checker import check, model
 from verif.checker.bounds import Bounds
-from verif.checker.proof import digest_of, pack, unpack
+from verif.checker.proof import digest_of
 from verif.checker.signs import LEAF
 
 INPUTS = 26
 BOX = [("-1", "1")] * INPUTS
-TYPES = {"row": "<i4", "neurons": "<i4", "tree": "<i4", "slopes": "<u1", "multipliers": "<f4"}
 Arrays = dict[str, Array]
 
 
@@ -66,9 +66,7 @@ def proved(folder: Path, seed: int) -> Proved:
     out = folder / "out.proof"
     assert evidence.write(out, path, claim).leaves > 2
     assert check(out, path, claim).verdict == "holds"
-    manifest, data = unpack(out)
-    arrays = {name: np.frombuffer(part, TYPES[name.partition(".")[0]]) for name, part in data.items()}
-    return Proved(path, claim, manifest, arrays, least)
+    return Proved(path, claim, *unpack(out), least)
 
 
 Forgery = Callable[[Proved, np.random.Generator, Path], Path]
@@ -168,10 +166,9 @@ def run(count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
         for kind in KINDS:
             for number in range(count):
                 claim = kind(held, generator, out)
-                try:
-                    check(out, held.model, claim)
+                if believed(out, held.model, claim):
                     accepted.append(f"{kind.__name__}, number {number}")
-                except Refused:
+                else:
                     refused[kind.__name__] += 1
     return refused, accepted
 

@@ -32,15 +32,22 @@ def hiding(path: Path, size: float, lost: float) -> Path:
     return mlp(path, weights, [np.array([0.0, size, 0.0]), np.zeros(3), np.zeros(1)])
 
 
+def unproved(out: Path, network: Path, claim: Path) -> bool:
+    """Whether no proof of all of the input set is found in a short time, and the checker agrees."""
+    try:
+        written = evidence.write(out, network, claim, deadline=time.monotonic() + 0.3)
+    except Refused:
+        return not out.exists()
+    return written.share < 1 and check(out, network, claim).verdict == "incomplete"
+
+
 @pytest.mark.parametrize("size", [2.0**10, 2.0**25, 2.0**40, 2.0**70])
 def test_a_hidden_backdoor_has_no_proof(size: float, tmp_path: Path) -> None:
     """y = x - relu(x / 2) is at most 1/2 over [0, 1]; float32 sees y = x for large sizes."""
     network = hiding(tmp_path / "net.onnx", size, 0.5)
     assert exact.evaluate(model.read(network), [Fraction(1)]) == [Fraction(1, 2)]
     false = property_file(tmp_path / "p.vnnlib", [("0.9", "1")], 1, "(<= Y_0 0.6)")  # y stays in [0.45, 0.5]: unsafe
-    with pytest.raises(Refused):
-        evidence.write(tmp_path / "out.proof", network, false, deadline=time.monotonic() + 0.3)
-    assert not (tmp_path / "out.proof").exists()
+    assert unproved(tmp_path / "out.proof", network, false)
     evidence.write(tmp_path / "out.proof", network, false, np.array([1.0]))
     assert check(tmp_path / "out.proof", network, false).verdict == "violated"
 
@@ -78,8 +85,7 @@ def test_decimals_between_floats(tmp_path: Path) -> None:
     """The unsafe set touches the box in its decimal end only, which no float is."""
     network = mlp(tmp_path / "net.onnx", [np.eye(1)], [np.zeros(1)])
     touching = property_file(tmp_path / "p.vnnlib", [("0", "0.1")], 1, "(>= Y_0 0.1)")
-    with pytest.raises(Refused):
-        evidence.write(tmp_path / "out.proof", network, touching)
+    assert unproved(tmp_path / "out.proof", network, touching)
     with pytest.raises(Refused):
         evidence.write(tmp_path / "out.proof", network, touching, np.array([0.1]))
     beyond = property_file(tmp_path / "q.vnnlib", [("0", "0.1")], 1, "(>= Y_0 0.10000000000001)")
@@ -95,8 +101,7 @@ def test_widths_where_errors_add_up(tmp_path: Path) -> None:
     constants = {"w": np.ones((1, 3 * count)), "b": np.zeros(3 * count), "v": weight.T}
     path = save(tmp_path / "net.onnx", nodes, {k: v.astype(np.float32) for k, v in constants.items()}, [1, 1], 1)
     false = property_file(tmp_path / "p.vnnlib", [("1", "1")], 1, "(<= Y_0 20000)")
-    with pytest.raises(Refused):
-        evidence.write(tmp_path / "out.proof", path, false)
+    assert unproved(tmp_path / "out.proof", path, false)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,28 @@ def test_no_proof_where_an_op_is_beyond_the_checker(small: Path, capsys: Capture
 def test_flags_that_do_not_fit(small: Path, capsys: Capture) -> None:
     assert run(["model.onnx", "--proof", "out.proof"]) == 2
     assert "--proof has no meaning here" in capsys.readouterr().err
+
+
+def test_a_killed_search_leaves_a_proof_of_what_it_had_done(small: Path, capsys: Capture) -> None:
+    code = "from pathlib import Path\nfrom verif import evidence\nevidence.OFTEN = 0\n"
+    code += "evidence.write(Path('out.proof'), Path('model.onnx'), Path('violated.vnnlib'))"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not (Path("out.proof").exists() and Path("out.proof").stat().st_size > 2000):
+            time.sleep(0.01)
+        process.kill()
+    files = ["--model", "model.onnx", "--property", "violated.vnnlib"]
+    assert run(["check", "out.proof", *files]) == 3
+    out = capsys.readouterr().out
+    assert out.startswith("incomplete: holds on ")
+    assert 50 < float(out.split()[3].rstrip("%")) < 90  # of 0 <= y <= 2, seven eighths of the points are below 1.5
+
+
+def test_what_could_not_be_confirmed_is_told(small: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from verif import evidence
+
+    written = evidence.Written(3, 100, 0.25, "no time")
+    monkeypatch.setattr(evidence, "write", lambda *_: written)
+    assert run(["model.onnx", "holds.vnnlib", "--proof", "out.proof"]) == 0
+    err = capsys.readouterr().err
+    assert err == "proof: out.proof (3 leaves, 100 bytes)\nit proves 25.0% of the input set: no time\n"

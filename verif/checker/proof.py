@@ -1,129 +1,176 @@
-"""Proof files and their check.
-
-A proof is a zip: `manifest.json` (what is claimed, the hashes of both inputs and of every array), `seal` (the hash of
-the manifest), and arrays as raw little-endian numbers: `axis.K` and `cut.K`, the split tree of region K; or `row.K`,
-`neurons.K` and for each clause C `tree.K.C`, `slopes.K.C` and `multipliers.K.C` (see signs.py); or `point`.
-"""
+"""The check of proof files (see stream.py): regions of the property in their order, each by boxes or by signs."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from verif.checker import claims, exact, model, signs, tree
+from verif.checker import claims, exact, model, stream, tree
 from verif.checker.bounds import Bounds
 from verif.checker.claims import Region, above, below
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network
+from verif.checker.signs import Leaves, SignSweep, SignWalk
+from verif.checker.tree import BoxWalk, Part
 
-FORMAT = "verif proof 1"
-ENTRY_LIMIT = 1 << 30
 BATCH = 400_000  # numbers of one batch's largest value
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a proof shows in real arithmetic: the verdict, and how many leaves were refuted for it."""
+    """What a proof shows in real arithmetic: the verdict, how many leaves were refuted for it, and what share of the
+    input set they are. A proof that ends early is "incomplete": no point of that share violates the property.
+    """
 
     verdict: str
     leaves: int
     bytes: int
+    share: float = 1.0
 
 
 def check(proof: Path, model_file: Path, property_file: Path) -> Shown:
     """Check a proof against both files; Refused where it does not show its claim."""
-    manifest, arrays = unpack(proof)
+    manifest, records = stream.read(proof)
     for name, path in (("model", model_file), ("property", property_file)):
         if manifest.get(name) != digest_of(path):
             raise Refused(f"the proof is of another {name}")
-    if manifest.get("format") != FORMAT or manifest.get("arithmetic") != "real":
-        raise Refused("a format or an arithmetic that the checker does not know")
+    if manifest.get("arithmetic") != "real":
+        raise Refused("an arithmetic that the checker does not know")
     network = model.read(model_file)
     regions = claims.read(property_file, network.inputs, network.outputs)
     verdict, size = manifest.get("verdict"), proof.stat().st_size
     if verdict == "holds":
-        if set(arrays) != {name for k, region in enumerate(regions) for name in names(arrays, k, region)}:
-            raise Refused("the proof does not have the trees of each region")
-        return Shown("holds", sum(_of_region(network, region, arrays, k) for k, region in enumerate(regions)), size)
-    if verdict != "violated" or set(arrays) != {"point"}:
+        work = Work(network, regions)
+        for kind, arrays in records:
+            work.take(kind, arrays)
+        whole = work.place == len(regions)
+        work.flush()
+        return Shown("holds" if whole else "incomplete", work.leaves, size, 1.0 if whole else work.share)
+    held = list(records)
+    if verdict != "violated" or [kind for kind, _ in held] != ["P"]:
         raise Refused("the proof claims nothing that the checker knows")
-    if not violates(network, regions, _array(arrays["point"], "<f8")):
+    if not violates(network, regions, held[0][1][0]):
         raise Refused("the point is not shown to be a counterexample")
     return Shown("violated", 0, size)
 
 
-def names(arrays: dict[str, bytes], place: int, region: Region) -> list[str]:
-    """The arrays of a region: one tree over boxes, or one over signs for each clause."""
-    if f"row.{place}" not in arrays:
-        return [f"axis.{place}", f"cut.{place}"]
-    own = [f"{name}.{place}.{c}" for c in range(len(region.clauses)) for name in ("tree", "slopes", "multipliers")]
-    return [f"row.{place}", f"neurons.{place}", *own]
+@dataclass
+class Work:
+    """How far a proof of HOLDS has come: the region, its clause, and what is open of it."""
+
+    network: Network
+    regions: list[Region]
+    place: int = 0
+    clause: int = 0
+    leaves: int = 0
+    share: float = 0.0
+    walk: BoxWalk | SignWalk | None = None
+    row: int = 0
+    root: Bounds | None = None
+    held: list[Part] = field(default_factory=list)
+
+    @property
+    def region(self) -> Region:
+        """The region that is worked on."""
+        if self.place == len(self.regions):
+            raise Refused("the proof goes on after the last region")
+        return self.regions[self.place]
+
+    def take(self, kind: str, arrays: tuple[Array, ...]) -> None:
+        """One record."""
+        if kind == "B":
+            for axis, cut in batches(*arrays):
+                self._boxes(axis, cut)
+        elif kind == "S":
+            self._clause(*arrays)
+        elif kind == "C":
+            counts, neurons, slopes, multipliers = arrays
+            done = 0
+            for (nodes,) in batches(counts, neurons):
+                done += self._cases(nodes, slopes[done:], multipliers[done:])
+            if done != len(slopes) or done != len(multipliers):
+                raise Refused("slopes or multipliers that do not fit the tree")
+        else:
+            raise Refused("a record that does not belong here")
+
+    def _boxes(self, axis: Array, cut: Array) -> None:
+        region = self.region
+        if self.walk is None and self.clause == 0:
+            self.walk = BoxWalk(region, 1.0 / len(self.regions))
+        if not isinstance(self.walk, BoxWalk):
+            raise Refused("boxes among signs")
+        self.held += self.walk.take(axis, cut)
+        if not self.walk.stack:
+            self.flush()
+            self.walk, self.place = None, self.place + 1
+        elif len(self.held) >= batch_of(self.network, region):
+            self.flush()
+
+    def flush(self) -> None:
+        """Refute the leaves that are held."""
+        size = batch_of(self.network, self.region) if self.held else 1
+        for first in range(0, len(self.held), size):
+            parts = self.held[first : first + size]
+            lower, upper = np.stack([part.lower for part in parts]), np.stack([part.upper for part in parts])
+            if not (tree.gaps(self.network, self.region, lower, upper)[0] > 0).all():
+                raise Refused(f"one of the leaves {self.leaves} to {self.leaves + len(parts) - 1} is not refuted")
+            self._done([part.share for part in parts])
+        self.held.clear()
+
+    def _clause(self, row: Array, neurons: Array) -> None:
+        region = self.region
+        if self.walk is not None or len(row) != 1 or self.clause >= len(region.clauses):
+            raise Refused("a clause that does not belong here")
+        self.row = int(row[0])
+        if self.row not in region.clauses[self.clause]:
+            raise Refused("a row that is not of its clause")
+        self.walk = SignWalk(neurons, 1.0 / len(self.regions) / len(region.clauses))
+
+    def _cases(self, neurons: Array, slopes: Array, multipliers: Array) -> int:
+        """Refute the leaves of one batch; how many slopes they have."""
+        if not isinstance(self.walk, SignWalk):
+            raise Refused("signs without a clause")
+        walk, region = self.walk, self.region
+        found = walk.take(neurons)
+        size = len(found) * len(walk.neurons)
+        if found:
+            leaves = walk.leaves([signs for signs, _ in found], slopes[:size], multipliers[:size])
+            if not self._beyond(leaves, above(region.limits[self.row])):
+                raise Refused("one of the leaves is not refuted")
+            self._done([share for _, share in found])
+        if not walk.stack:
+            self.walk, self.clause = None, self.clause + 1
+            if self.clause == len(region.clauses):
+                self.place, self.clause, self.root = self.place + 1, 0, None
+        return size
+
+    def _beyond(self, leaves: Leaves, limit: float) -> bool:
+        region, step = self.region, batch_of(self.network, self.region)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if self.root is None:
+                self.root = Bounds(self.network, region.lower[None], region.upper[None])
+            row = region.rows[self.row]
+            parts = (leaves.part(first, first + step) for first in range(0, len(leaves), step))
+            return all(bool((SignSweep(self.root, row, part).lower() > limit).all()) for part in parts)
+
+    def _done(self, shares: list[float]) -> None:
+        self.leaves += len(shares)
+        self.share += sum(shares)
 
 
-def _of_region(network: Network, region: Region, arrays: dict[str, bytes], place: int) -> int:
-    """The number of leaves of a region, all of them refuted."""
-    if f"row.{place}" not in arrays:
-        axis, cut = _array(arrays[f"axis.{place}"], "<i4"), _array(arrays[f"cut.{place}"], "<f8")
-        return _refuted(network, region, axis, cut)
-    rows = _array(arrays[f"row.{place}"], "<i4").tolist()
-    if len(rows) != len(region.clauses) or any(
-        row not in clause for row, clause in zip(rows, region.clauses, strict=True)
-    ):
-        raise Refused("a row that is not of its clause")
-    neurons, total = _array(arrays[f"neurons.{place}"], "<i4"), 0
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        bounds = Bounds(network, region.lower[None], region.upper[None])
-        for c, row in enumerate(rows):
-            kinds = {"tree": "<i4", "slopes": "<u1", "multipliers": "<f4"}
-            held = signs.leaves(neurons, *(_array(arrays[f"{n}.{place}.{c}"], k) for n, k in kinds.items()))
-            size = batch_of(network, region)
-            for first in range(0, len(held), size):
-                low = signs.SignSweep(bounds, region.rows[row], held.part(first, first + size)).lower()
-                if not (low > above(region.limits[row])).all():
-                    raise Refused(f"one of the leaves {first} to {first + size - 1} is not refuted")
-            total += len(held)
-    return total
-
-
-def unpack(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest and the arrays, all hashes compared."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if len(set(names)) != len(names) or any(item.file_size > ENTRY_LIMIT for item in archive.infolist()):
-                raise Refused("entries twice, or larger than the checker reads")
-            entries = {name: archive.read(name) for name in names}
-        held = entries.pop("manifest.json")
-        if entries.pop("seal") != digest(held).encode():
-            raise Refused("the manifest was changed")
-        manifest = json.loads(held)
-    except (KeyError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, RecursionError) as error:
-        raise Refused(f"this is no proof: {error}") from None
-    except Exception as error:  # zlib and zipfile raise what they like on garbage, and each of these is a refusal
-        if isinstance(error, Refused):
-            raise
-        raise Refused(f"this is no proof: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("entries") != {k: digest(v) for k, v in entries.items()}:
-        raise Refused("an array was changed")
-    return manifest, entries
-
-
-def pack(path: Path, manifest: dict[str, Any], arrays: dict[str, Array]) -> None:
-    """Write a proof; it takes its name only when it is whole."""
-    entries = {name: array.tobytes() for name, array in arrays.items()}
-    held = json.dumps({**manifest, "format": FORMAT, "entries": {k: digest(v) for k, v in entries.items()}}).encode()
-    part = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in {"manifest.json": held, "seal": digest(held).encode(), **entries}.items():
-            archive.writestr(name, data)
-    part.replace(path)
+def batches(counts: Array, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Arrays cut into parts of these sizes."""
+    if any(int(counts.sum(dtype=np.int64)) != len(array) for array in arrays):
+        raise Refused("batches that do not fit their nodes")
+    first = 0
+    for count in counts.tolist():
+        yield tuple(array[first : first + count] for array in arrays)
+        first += count
 
 
 def digest(data: bytes) -> str:
@@ -165,32 +212,3 @@ def violates(network: Network, regions: list[Region], point: Array) -> bool:
         for region in inside
         for clause in region.clauses
     )
-
-
-def _array(data: bytes, kind: str) -> Array:
-    if len(data) % np.dtype(kind).itemsize:
-        raise Refused("an array ends inside a number")
-    return np.frombuffer(data, kind)
-
-
-def _refuted(network: Network, region: Region, axis: Array, cut: Array) -> int:
-    """The number of leaves, all of them refuted."""
-    if axis.shape != cut.shape:
-        raise Refused("a tree whose arrays differ in length")
-    size, total = batch_of(network, region), 0
-    held: list[tree.Boxes] = []
-
-    def flush() -> None:
-        lower, upper = np.stack([low for low, _ in held]), np.stack([high for _, high in held])
-        if not (tree.gaps(network, region, lower, upper)[0] > 0).all():
-            raise Refused(f"one of the leaves {total - len(held)} to {total - 1} is not refuted")
-        held.clear()
-
-    for box in tree.leaves(region, axis, cut):
-        held.append(box)
-        total += 1
-        if len(held) == size:
-            flush()
-    if held:
-        flush()
-    return total

@@ -1,4 +1,4 @@
-"""Trees over signs of ReLU inputs: each inner node names a neuron, first child its input at least 0, second at most 0.
+"""Trees over signs of ReLU inputs: each inner node names a neuron, first half its input at least 0, second at most 0.
 
 Such a tree covers its box whatever it names. Of a leaf the proof holds slopes of lower lines and multipliers: any are
 sound. max(z, 0) >= a z for a in [0, 1]; where z >= 0 is known, f >= f - b z for b >= 0, and where z <= 0 f >= f + b z.
@@ -37,36 +37,43 @@ class Leaves:
         return Leaves(self.neurons, *own)
 
 
-def leaves(neurons: Array, tree: Array, slopes: Array, multipliers: Array) -> Leaves:
-    """The leaves of a tree in preorder, from the arrays of a proof: slopes uint8 (L U,), multipliers float32 (L U,)."""
-    count = len(neurons)
-    if len(np.unique(neurons)) != count:
-        raise Refused("a neuron that is named twice")
-    found: list[Array] = []
-    stack = [np.zeros(count, np.int8)]
-    for place, at in enumerate(tree.tolist()):
-        if not stack:
+class SignWalk:
+    """The open cases of one clause, as signs (U,) and shares of the input set."""
+
+    def __init__(self, neurons: Array, share: float) -> None:
+        if len(np.unique(neurons)) != len(neurons):
+            raise Refused("a neuron that is named twice")
+        self.neurons = neurons
+        self.stack = [(np.zeros(len(neurons), np.int8), share)]
+
+    def take(self, tree: Array) -> list[tuple[Array, float]]:
+        """The leaves among the last cases; of the others both signs of a neuron are open."""
+        first, found = len(self.stack) - len(tree), []
+        if first < 0 or not len(tree):
             raise Refused("the tree goes on after its last leaf")
-        held = stack.pop()
-        if at == LEAF:
-            found.append(held)
-            continue
-        if not 0 <= at < count or held[at]:
-            raise Refused(f"node {place} names no neuron, or one whose sign is known")
-        for sign in (-1, 1):
-            child = held.copy()
-            child[at] = sign
-            stack.append(child)
-    if stack:
-        raise Refused(f"{len(stack)} cases are left open")
-    size = len(found) * count
-    if len(slopes) != size or len(multipliers) != size:
-        raise Refused("slopes or multipliers that do not fit the tree")
-    if not (np.isfinite(multipliers) & (multipliers >= 0)).all():
-        raise Refused("a multiplier below 0")
-    shape = (len(found), count)
-    shares = slopes.reshape(shape).astype(np.float64) / SLOPES
-    return Leaves(neurons, np.stack(found), np.minimum(shares, 1.0), multipliers.reshape(shape).astype(np.float64))
+        batch = self.stack[first:]
+        del self.stack[first:]
+        for (held, share), at in zip(batch, tree.tolist(), strict=True):
+            if at == LEAF:
+                found.append((held, share))
+                continue
+            if not 0 <= at < len(held) or held[at]:
+                raise Refused("a node that names no neuron, or one whose sign is known")
+            for sign in (1, -1):
+                child = held.copy()
+                child[at] = sign
+                self.stack.append((child, share / 2))
+        return found
+
+    def leaves(self, signs: list[Array], slopes: Array, multipliers: Array) -> Leaves:
+        """Leaves with what a proof says of them: slopes uint8 (L U,), multipliers float32 (L U,)."""
+        shape = (len(signs), len(self.neurons))
+        if slopes.size != shape[0] * shape[1] or multipliers.size != slopes.size:
+            raise Refused("slopes or multipliers that do not fit the tree")
+        if not (np.isfinite(multipliers) & (multipliers >= 0)).all():
+            raise Refused("a multiplier below 0")
+        shares = np.minimum(slopes.reshape(shape).astype(np.float64) / SLOPES, 1.0)
+        return Leaves(self.neurons, np.stack(signs), shares, multipliers.reshape(shape).astype(np.float64))
 
 
 def places(network: Network) -> dict[int, range]:

@@ -1,11 +1,11 @@
-"""Split trees: in preorder, an axis and a cut for each inner node, axis -1 for each leaf.
+"""Split trees over boxes. What a walk through one has not refuted is on its stack: an empty stack is a whole tree.
 
-Such a tree covers its box whatever its numbers are, as long as every cut lies inside the box that it cuts.
+A tree covers its box whatever its numbers are, as long as every cut lies inside the box that it cuts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,21 +18,39 @@ LEAF = -1
 Boxes = tuple[Array, Array]
 
 
-def leaves(region: Region, axis: Array, cut: Array) -> Iterator[Boxes]:
-    """The leaves' boxes (n,) in their order."""
-    stack = [(region.lower, region.upper)]
-    for place, (along, at) in enumerate(zip(axis.tolist(), cut.tolist(), strict=True)):
-        if not stack:
+@dataclass(frozen=True)
+class Part:
+    """A box (n,) and its share of the input set."""
+
+    lower: Array
+    upper: Array
+    share: float
+
+
+class BoxWalk:
+    """The open boxes of one region."""
+
+    def __init__(self, region: Region, share: float) -> None:
+        self.stack = [Part(region.lower, region.upper, share)]
+
+    def take(self, axis: Array, cut: Array) -> list[Part]:
+        """The leaves among the last boxes; the others are cut."""
+        first, found = len(self.stack) - len(axis), []
+        if first < 0 or not len(axis):
             raise Refused("the tree goes on after its last leaf")
-        lower, upper = stack.pop()
-        if along == LEAF:
-            yield lower, upper
-            continue
-        if not 0 <= along < len(lower) or not lower[along] < at < upper[along]:
-            raise Refused(f"node {place} does not cut its box")
-        stack.extend(reversed(halves(lower, upper, along, at)))
-    if stack:
-        raise Refused(f"{len(stack)} boxes are left open")
+        batch = self.stack[first:]
+        del self.stack[first:]
+        for part, along, at in zip(batch, axis.tolist(), cut.tolist(), strict=True):
+            if along == LEAF:
+                found.append(part)
+                continue
+            if not 0 <= along < len(part.lower) or not part.lower[along] < at < part.upper[along]:
+                raise Refused("a node does not cut its box")
+            low, high = halves(part.lower, part.upper, along, at)
+            below = part.share * (at - part.lower[along]) / (part.upper[along] - part.lower[along])
+            below = below if 0 <= below <= part.share else part.share / 2  # sizes that overflow
+            self.stack += [Part(*low, below), Part(*high, part.share - below)]
+        return found
 
 
 def halves(lower: Array, upper: Array, along: int, at: float) -> tuple[Boxes, Boxes]:
