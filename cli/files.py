@@ -49,8 +49,9 @@ def write(path: Path, data: str | bytes) -> None:
         temporary.write_bytes(raw)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise _refused(path, error) from None
+    finally:  # also after Ctrl-C
+        temporary.unlink(missing_ok=True)
 
 
 def _refused(path: Path, error: OSError) -> UsageError:

@@ -264,3 +264,39 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "[default: results.db]" in shown and "verify.toml" not in shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "replay model.onnx violated.vnnlib cex.txt",
+        "check p.bin --model model.onnx --property violated.vnnlib",
+        "report r.csv --html r.html",
+        "compare r.csv r.csv --junit r.xml",
+    ],
+)
+def test_ctrl_c_ends_a_reader_with_130(
+    command: str, small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.files.require", interrupt)
+    assert run(command.split()) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_ctrl_c_leaves_a_file_as_it_was(before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cli import files
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "out.html"
+    if before is not None:
+        file.write_text(before)
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(file, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({"out.html": before} if before else {})
