@@ -57,7 +57,7 @@ def proved(paths: tuple[Path, Path], seconds: float) -> dict[str, Any]:
         out = Path(name) / "out.proof"
         try:
             deadline = time.monotonic() + seconds
-            written, spent = timed(lambda: evidence.write(out, model, claim, deadline=deadline))
+            written, spent = timed(lambda: evidence.write(out, evidence.Claim(model, claim), deadline=deadline))
             checked, checking = timed(lambda: check(out, model, claim))
         except Refused as refused:
             return {"refused": str(refused)}

@@ -187,7 +187,7 @@ def replay(first: Path, second: Path, third: Path | None = None, /, *, network: 
 
 
 @app.command
-def check(proof: Path, /, *, model: Path, property: Path) -> int:
+def check(proof: Path, /, *, model: Path, property: Path, slopes: int | None = None) -> int:
     """Check a proof with a small program that shares nothing with the engine: exit 0 or 1 as shown, 2 where refused,
     3 where it ends early and shows the verdict for a share of the input set.
 
@@ -199,10 +199,12 @@ def check(proof: Path, /, *, model: Path, property: Path) -> int:
         The model (.onnx) that it is about.
     property
         The property (.vnnlib).
+    slopes
+        The property is about the slopes of this output: Y_k is that in input number k.
     """
     from cli.check import check_file
 
-    return check_file(proof, model, property)
+    return check_file(proof, model, property, slopes)
 
 
 @app.command

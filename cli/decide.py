@@ -137,7 +137,7 @@ def prove(model: Path, property: Path, result: Result, options: Options) -> None
         if result.verdict.exit_code not in (0, 1):
             raise Refused(f"the verdict is {result.verdict.name}")
         point = None if found is None else found.point.double().cpu().numpy()
-        written = evidence.write(options.proof, model, property, point, time.monotonic() + left)
+        written = evidence.write(options.proof, evidence.Claim(model, property), point, time.monotonic() + left)
     except Refused as refused:
         print(f"no proof was written, the verdict is not confirmed in real arithmetic: {refused}", file=sys.stderr)
         return

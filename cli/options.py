@@ -134,6 +134,8 @@ class MonotoneOptions:
     "Samples (.npy): only along each one's line, on which the feature alone moves, instead of in the whole box."
     picture: Path | None = None
     "Write a picture (.svg): bounds of the slopes over the features' ranges."
+    proof: Path | None = None
+    "Write a proof that no slope is wrong by more than 1e-9 to this file, and its claim beside it (.vnnlib)."
     timeout: Annotated[float, _TOLD] = 60.0
     "Seconds for each feature."
     seed: int = 0
@@ -148,6 +150,10 @@ class MonotoneOptions:
         Options(timeout=self.timeout).check()
         if not (self.increasing or self.decreasing):
             raise UsageError("C104", "name at least one feature", help="--increasing age,debt --decreasing income")
+        if self.proof is not None and self.input is not None:
+            raise UsageError(
+                "C104", "--proof has no meaning here", help="proofs are about the whole box: without --input"
+            )
 
 
 @Parameter(name="*")

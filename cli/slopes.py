@@ -14,6 +14,7 @@ from cli.errors import UsageError
 from cli.local import read_samples, sample_file
 from cli.options import LipschitzOptions, MonotoneOptions, Options
 from cli.progress import closing, counting, watching
+from cli.proofs import prove_slopes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +102,7 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
     import torch
 
     box = Box(torch.tensor([lower], dtype=torch.float64), torch.tensor([upper], dtype=torch.float64))
-    files.require_writable(options.picture)
+    files.require_writable(options.picture, options.proof)
     if options.picture is not None:
         from cli.pictures import write_profiles
 
@@ -116,6 +117,7 @@ def monotone_in(model: Path, options: MonotoneOptions) -> int:
         print(_feature(result, names, stem(model)), flush=True)
     if any(result.reason == "interrupted" for result in results):
         return interrupted("what is shown holds")
+    prove_slopes(model, options, (lower, upper), results)
     return worst([result.verdict.exit_code for result in results])
 
 

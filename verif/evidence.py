@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verif.checker import Refused, claims, model
+from verif.checker import Refused, claims, derivative, model
 from verif.checker.claims import Region
 from verif.checker.network import Array, Network
 from verif.checker.proof import batch_of, digest_of, violates
@@ -67,23 +67,36 @@ class Log:
         self.written = time.monotonic()
 
 
-def write(
-    path: Path, model_file: Path, property_file: Path, point: Array | None = None, deadline: float = math.inf
-) -> Written:
+@dataclass(frozen=True)
+class Claim:
+    """Files of a model and of a property; with `slopes` it is about the slopes of that output (see `check`)."""
+
+    model: Path
+    property: Path
+    slopes: int | None = None
+
+    def read(self) -> tuple[Network, list[Region]]:
+        """Both, as the checker reads them."""
+        network = model.read(self.model)
+        network = network if self.slopes is None else derivative.slopes(network, self.slopes)
+        return network, claims.read(self.property, network.inputs, network.outputs)
+
+
+def write(path: Path, claim: Claim, point: Array | None = None, deadline: float = math.inf) -> Written:
     """Write the proof of VIOLATED with a counterexample (n,) float64, else of HOLDS, until `deadline` (monotonic).
 
     Where not everything can be confirmed, or the search is interrupted, the file is a proof of a share of the input
     set. Refused, without a file, where the checker cannot read an input or nothing is confirmed.
     """
-    network = model.read(model_file)
-    regions = claims.read(property_file, network.inputs, network.outputs)
+    network, regions = claim.read()
     if point is not None and not violates(network, regions, point):
         raise Refused("the counterexample does not violate the property in real arithmetic")
     verdict, why = "holds" if point is None else "violated", ""
-    manifest = {"model": digest_of(model_file), "property": digest_of(property_file)}
+    manifest = {"model": digest_of(claim.model), "property": digest_of(claim.property), "arithmetic": "real"}
+    about = {} if claim.slopes is None else {"slopes": claim.slopes}
     with path.open("wb") as file:
         log = Log(Writer(file))
-        log.writer.begin({**manifest, "verdict": verdict, "arithmetic": "real"})
+        log.writer.begin({**manifest, **about, "verdict": verdict})
         try:
             if point is not None:
                 log.writer.add("P", point)

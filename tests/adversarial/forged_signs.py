@@ -64,7 +64,7 @@ def proved(folder: Path, seed: int) -> Proved:
     second = f"(and (<= Y_0 {limit - 1:.6f}) (>= Y_1 9))"
     claim = property_file(folder / "p.vnnlib", BOX, 2, f"(or (<= Y_0 {limit:.6f}) {second})")
     out = folder / "out.proof"
-    assert evidence.write(out, path, claim).leaves > 2
+    assert evidence.write(out, evidence.Claim(path, claim)).leaves > 2
     assert check(out, path, claim).verdict == "holds"
     return Proved(path, claim, *unpack(out), least)
 

@@ -83,7 +83,7 @@ def proved(path: Path, generator: np.random.Generator) -> Proved:
     limit = low + 0.1 * (float(high.min()) - low)
     claim, out = path.with_suffix(".vnnlib"), path.with_suffix(".proof")
     property_file(claim, box, 2, f"(or (<= Y_0 {limit:.9f}) (and (<= Y_0 {limit:.9f}) (>= Y_1 0)))")
-    assert evidence.write(out, path, claim).leaves > 1
+    assert evidence.write(out, evidence.Claim(path, claim)).leaves > 1
     assert check(out, path, claim).verdict == "holds"
     return Proved(path, claim, out, box, *unpack(out), points[int(high.argmin())], float(high.min()))
 

@@ -35,7 +35,7 @@ def hiding(path: Path, size: float, lost: float) -> Path:
 def unproved(out: Path, network: Path, claim: Path) -> bool:
     """Whether no proof of all of the input set is found in a short time, and the checker agrees."""
     try:
-        written = evidence.write(out, network, claim, deadline=time.monotonic() + 0.3)
+        written = evidence.write(out, evidence.Claim(network, claim), deadline=time.monotonic() + 0.3)
     except Refused:
         return not out.exists()
     return written.share < 1 and check(out, network, claim).verdict == "incomplete"
@@ -48,7 +48,7 @@ def test_a_hidden_backdoor_has_no_proof(size: float, tmp_path: Path) -> None:
     assert exact.evaluate(model.read(network), [Fraction(1)]) == [Fraction(1, 2)]
     false = property_file(tmp_path / "p.vnnlib", [("0.9", "1")], 1, "(<= Y_0 0.6)")  # y stays in [0.45, 0.5]: unsafe
     assert unproved(tmp_path / "out.proof", network, false)
-    evidence.write(tmp_path / "out.proof", network, false, np.array([1.0]))
+    evidence.write(tmp_path / "out.proof", evidence.Claim(network, false), np.array([1.0]))
     assert check(tmp_path / "out.proof", network, false).verdict == "violated"
 
 
@@ -77,7 +77,7 @@ def test_denormals_are_numbers(tiny: float, tmp_path: Path) -> None:
     network = mlp(tmp_path / "net.onnx", [np.array([[tiny]]), np.array([[1e38]])], [np.zeros(1), np.zeros(1)])
     held = float(np.float32(tiny)) * float(np.float32(1e38))
     claim = property_file(tmp_path / "p.vnnlib", [("1", "2")], 1, f"(<= Y_0 {0.99 * held:.60f})")
-    evidence.write(tmp_path / "out.proof", network, claim)
+    evidence.write(tmp_path / "out.proof", evidence.Claim(network, claim))
     assert check(tmp_path / "out.proof", network, claim).verdict == "holds"
 
 
@@ -87,9 +87,9 @@ def test_decimals_between_floats(tmp_path: Path) -> None:
     touching = property_file(tmp_path / "p.vnnlib", [("0", "0.1")], 1, "(>= Y_0 0.1)")
     assert unproved(tmp_path / "out.proof", network, touching)
     with pytest.raises(Refused):
-        evidence.write(tmp_path / "out.proof", network, touching, np.array([0.1]))
+        evidence.write(tmp_path / "out.proof", evidence.Claim(network, touching), np.array([0.1]))
     beyond = property_file(tmp_path / "q.vnnlib", [("0", "0.1")], 1, "(>= Y_0 0.10000000000001)")
-    evidence.write(tmp_path / "out.proof", network, beyond)
+    evidence.write(tmp_path / "out.proof", evidence.Claim(network, beyond))
     assert check(tmp_path / "out.proof", network, beyond).verdict == "holds"
 
 

@@ -54,7 +54,7 @@ def held() -> tuple[Path, Path, Path]:
     folder = Path(tempfile.mkdtemp(prefix="verif-fuzz-"))
     network = random_mlp(folder / "net.onnx", 4)
     claim = property_file(folder / "p.vnnlib", [("-1", "1"), ("-1", "1")], 2, "(or (<= Y_0 -1000) (>= Y_1 1000))")
-    evidence.write(folder / "out.proof", network, claim)
+    evidence.write(folder / "out.proof", evidence.Claim(network, claim))
     return network, claim, folder / "out.proof"
 
 

@@ -47,7 +47,7 @@ def test_flags_that_do_not_fit(small: Path, capsys: Capture) -> None:
 
 def test_a_killed_search_leaves_a_proof_of_what_it_had_done(small: Path, capsys: Capture) -> None:
     code = "from pathlib import Path\nfrom verif import evidence\nevidence.OFTEN = 0\n"
-    code += "evidence.write(Path('out.proof'), Path('model.onnx'), Path('violated.vnnlib'))"
+    code += "evidence.write(Path('out.proof'), evidence.Claim(Path('model.onnx'), Path('violated.vnnlib')))"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         until = time.monotonic() + 30
         while time.monotonic() < until and not (Path("out.proof").exists() and Path("out.proof").stat().st_size > 2000):
@@ -68,3 +68,15 @@ def test_what_could_not_be_confirmed_is_told(small: Path, capsys: Capture, monke
     assert run(["model.onnx", "holds.vnnlib", "--proof", "out.proof"]) == 0
     err = capsys.readouterr().err
     assert err == "proof: out.proof (3 leaves, 100 bytes)\nit proves 25.0% of the input set: no time\n"
+
+
+def test_a_proof_of_monotonicity(small: Path, capsys: Capture) -> None:
+    Path("box.csv").write_text("name,lower,upper\na,0,1\nb,0,1\n")
+    assert run(["monotone", "model.onnx", "--box", "box.csv", "--increasing", "a,b", "--proof", "out.proof"]) == 0
+    assert capsys.readouterr().err.startswith("proof: out.proof (1 leaves, ")
+    files = ["--model", "model.onnx", "--property", "out.vnnlib"]
+    assert run(["check", "out.proof", *files, "--slopes", "0"]) == 0
+    assert capsys.readouterr().out.startswith("holds of the slopes of output 0 in real arithmetic")
+    assert run(["check", "out.proof", *files]) == 2
+    assert run(["monotone", "model.onnx", "--box", "box.csv", "--decreasing", "a", "--proof", "out.proof"]) == 1
+    assert "no proof was written" in capsys.readouterr().err

@@ -225,10 +225,10 @@ def test_proofs_of_softmax_and_products(tmp_path: Path) -> None:
         middle = float(evaluated(network, centre)[0])
     claim = property_file(tmp_path / "p.vnnlib", [("0.23", "0.27")] * 6, 2, f"(<= Y_0 {middle - 0.2:.4f})")
     out = tmp_path / "out.proof"
-    assert evidence.write(out, path, claim).leaves >= 1
+    assert evidence.write(out, evidence.Claim(path, claim)).leaves >= 1
     assert check(out, path, claim).verdict == "holds"
     false = property_file(tmp_path / "q.vnnlib", [("0.23", "0.27")] * 6, 2, f"(<= Y_0 {middle + 1e-6:.9f})")
-    evidence.write(out, path, false, centre)
+    evidence.write(out, evidence.Claim(path, false), centre)
     assert check(out, path, false).verdict == "violated"
 
 
@@ -243,7 +243,7 @@ def test_proofs_of_curves(op: str, tmp_path: Path) -> None:
         least = float(min(evaluated(network, point)[0] for point in grid))
     claim = property_file(tmp_path / "p.vnnlib", box, 2, f"(<= Y_0 {least - 0.01:.6f})")
     out = tmp_path / "out.proof"
-    assert evidence.write(out, network_file, claim).leaves > 1
+    assert evidence.write(out, evidence.Claim(network_file, claim)).leaves > 1
     assert check(out, network_file, claim).verdict == "holds"
     manifest, arrays = unpack(out)
     pack(out, manifest, {"axis.0": np.array([-1], "<i4"), "cut.0": np.zeros(1)})
@@ -254,7 +254,7 @@ def test_proofs_of_curves(op: str, tmp_path: Path) -> None:
     with pytest.raises(Refused):
         check(out, network_file, false)
     point = grid[int(np.argmin([evaluated(network, p)[0] for p in grid]))]
-    evidence.write(out, network_file, false, point)
+    evidence.write(out, evidence.Claim(network_file, false), point)
     assert check(out, network_file, false).verdict == "violated"
 
 

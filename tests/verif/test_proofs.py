@@ -101,7 +101,10 @@ def test_random_queries_against_exact_grids(seed: int, tmp_path: Path) -> None:
         claim = property_file(tmp_path / "p.vnnlib", [("-1", "1")] * 2, 2, f"(<= Y_0 {limit:.17f})")
         out = tmp_path / "out.proof"
         if provable is None:
-            assert evidence.write(out, network_file, claim).leaves == check(out, network_file, claim).leaves
+            assert (
+                evidence.write(out, evidence.Claim(network_file, claim)).leaves
+                == check(out, network_file, claim).leaves
+            )
         else:
             (region,) = read(claim, 2, 2)
             tree = {"axis.0": np.array([-1], "<i4"), "cut.0": np.zeros(1)}
@@ -124,7 +127,7 @@ def proved(tmp_path: Path) -> tuple[Path, Path, Path]:
     limit = least - 0.1 * (least - low)
     claim = property_file(tmp_path / "p.vnnlib", BOX, 2, f"(and (<= Y_0 {limit:.6f}) (<= Y_1 1000))")
     out = tmp_path / "out.proof"
-    assert evidence.write(out, network, claim).leaves > 1
+    assert evidence.write(out, evidence.Claim(network, claim)).leaves > 1
     assert check(out, network, claim).verdict == "holds"
     return out, network, claim
 
@@ -153,7 +156,7 @@ def test_an_interrupted_proof_shows_its_share(tmp_path: Path, monkeypatch: pytes
     low = Bounds(held, *box).rows(held.output, np.eye(2)[:1]).lower[0, 0]
     claim = property_file(tmp_path / "p.vnnlib", BOX, 2, f"(<= Y_0 {low / 2:.6f})")
     out, cut = tmp_path / "out.proof", tmp_path / "cut.proof"
-    whole = evidence.write(out, network, claim, deadline=time.monotonic() + 0.5)
+    whole = evidence.write(out, evidence.Claim(network, claim), deadline=time.monotonic() + 0.5)
     data, ends, place = out.read_bytes(), [], len(b"verif proof 2\n")
     while place < len(data):
         place += int.from_bytes(data[place : place + 4], "little") + 12
@@ -175,7 +178,7 @@ def test_what_time_leaves_open(tmp_path: Path) -> None:
     values = sorted(float(exact.evaluate(model.read(network), point)[0]) for point in grid)
     claim = property_file(tmp_path / "p.vnnlib", BOX, 2, f"(<= Y_0 {values[len(values) // 2]:.6f})")
     out = tmp_path / "out.proof"
-    written = evidence.write(out, network, claim, deadline=time.monotonic() + 0.3)
+    written = evidence.write(out, evidence.Claim(network, claim), deadline=time.monotonic() + 0.3)
     shown = check(out, network, claim)
     assert shown.verdict == "incomplete" and written.why
     assert shown.share == pytest.approx(written.share) and 0.1 < shown.share < 0.6
@@ -218,15 +221,15 @@ def test_counterexamples(tmp_path: Path) -> None:
     network = mlp(tmp_path / "net.onnx", [np.array([[3.0], [-1.0]]), np.eye(2)], [np.zeros(2), np.zeros(2)])
     claim = property_file(tmp_path / "p.vnnlib", [("0", "0.1")], 2, "(<= Y_1 0.0)")
     out = tmp_path / "out.proof"
-    evidence.write(out, network, claim, np.array([0.0625]))
+    evidence.write(out, evidence.Claim(network, claim), np.array([0.0625]))
     assert check(out, network, claim).verdict == "violated"
     with pytest.raises(Refused):
-        evidence.write(out, network, claim, np.array([0.1]))  # the float64 0.1 is more than the decimal
+        evidence.write(out, evidence.Claim(network, claim), np.array([0.1]))  # the float64 0.1 is more than the decimal
     tight = property_file(tmp_path / "q.vnnlib", [("0", "0.1")], 2, "(<= Y_0 0.1875)")
-    evidence.write(out, network, tight, np.array([0.0625]))
+    evidence.write(out, evidence.Claim(network, tight), np.array([0.0625]))
     assert check(out, network, tight).verdict == "violated"
     with pytest.raises(Refused):
-        evidence.write(out, network, tight, np.array([np.nextafter(0.0625, 1)]))
+        evidence.write(out, evidence.Claim(network, tight), np.array([np.nextafter(0.0625, 1)]))
 
 
 def test_what_is_beyond_the_checker_says_so(tmp_path: Path) -> None:

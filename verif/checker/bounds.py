@@ -126,6 +126,11 @@ class Bounds:
             first = self._tightened(step.sources[0], (first.lower < 0) & (first.upper > 0))
             self.lines[place] = relu_lines(first)
             found = Range(np.maximum(first.lower, 0.0), np.maximum(first.upper, 0.0))
+        elif step.op == "jump":
+            first = self._tightened(step.sources[0], (first.lower <= 0) & (first.upper >= 0))
+            found = Range((first.lower > 0).astype(float), (first.upper >= 0).astype(float))
+            flat = np.zeros_like(found.lower)
+            self.lines[place] = Lines(flat, found.lower, flat, found.upper)
         elif step.op == "mul":
             first, second = (self._tightened(source, self._open(source)) for source in step.sources)
             self.planes[place] = product_planes(first, second)
@@ -298,14 +303,17 @@ def curve_lines(op: str, held: Range) -> Lines:
 
 
 def product_planes(first: Range, second: Range) -> Planes:
-    """(x - xl) (y - yl) >= 0 from below, (x - xl) (y - yu) <= 0 from above; constants rounded outward."""
-    least, most = -first.lower * second.lower, -first.lower * second.upper
-    return Planes(
-        (second.lower, first.lower),
-        least - 2 * UNIT * np.abs(least) - FLOOR,
-        (second.upper, first.lower),
-        most + 2 * UNIT * np.abs(most) + FLOOR,
-    )
+    """From below (x - xl) (y - yl) >= 0 or (xu - x) (yu - y) >= 0, from above those with yl and yu swapped, or means of
+    both: where y >= 0, those in which y has no coefficient. Constants are rounded outward.
+    """
+    (xl, xu), (yl, yu) = (first.lower, first.upper), (second.lower, second.upper)
+    mixed = (xl < 0) & (xu > 0) & (yl >= 0)
+    share = np.where(yl < 0, 0.0, np.where(mixed, xl / np.where(mixed, xl - xu, 1.0), np.where(xu <= 0, 1.0, 0.0)))
+    y = np.where(mixed, 0.0, (1 - share) * xl + share * xu)
+    room = 24 * UNIT * first.size * second.size + FLOOR
+    base, shift = (-(1 - share) * xl * low - share * xu * high for low, high in ((yl, yu), (yu, yl)))
+    low, high = (1 - share) * yl + share * yu, (1 - share) * yu + share * yl
+    return Planes((low, y), base - room, (high, y), shift + room)
 
 
 def dot(rows: Array, vector: Array) -> Array:

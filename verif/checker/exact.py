@@ -17,8 +17,8 @@ def evaluate(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
     """The outputs at a point."""
     if sum(step.matrix.size for step in network.steps) > MOST:
         raise Refused("the network is too large for exact arithmetic")
-    if any(step.loose or step.op in (*CURVES, *CONVEX) for step in network.steps):
-        raise Refused("values of this network are not rational")
+    if any(step.loose or step.op in ("jump", *CURVES, *CONVEX) for step in network.steps):
+        raise Refused("values of this network are not rational numbers")
     values = [list(point)]
     for step in network.steps[1:]:
         values.append(_value(step, [values[source] for source in step.sources]))

@@ -18,7 +18,8 @@ class Step:
     """One value, flat. Its `op` says how it comes from the values `sources`:
 
     input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); join (side by side);
-    add (x + y); mul (x y); relu, sigmoid, tanh, exp, reciprocal. Entries of a matrix are off by `loose` roundings.
+    add (x + y); mul (x y); relu, sigmoid, tanh, exp, reciprocal; jump (anything in [0, 1] at
+    0, else 0 or 1). Entries of a matrix are off by `loose` roundings.
     """
 
     op: str

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verif.checker import claims, exact, model, stream, tree
+from verif.checker import claims, derivative, exact, model, stream, tree
 from verif.checker.bounds import Bounds
 from verif.checker.claims import Region, above, below
 from verif.checker.errors import Refused
@@ -33,15 +33,19 @@ class Shown:
     share: float = 1.0
 
 
-def check(proof: Path, model_file: Path, property_file: Path) -> Shown:
-    """Check a proof against both files; Refused where it does not show its claim."""
+def check(proof: Path, model_file: Path, property_file: Path, slopes: int | None = None) -> Shown:
+    """Check a proof against both files; Refused where it does not show its claim. With `slopes` the property's outputs
+    are the slopes of that output of the model in each of its input's numbers.
+    """
     manifest, records = stream.read(proof)
     for name, path in (("model", model_file), ("property", property_file)):
         if manifest.get(name) != digest_of(path):
             raise Refused(f"the proof is of another {name}")
     if manifest.get("arithmetic") != "real":
         raise Refused("an arithmetic that the checker does not know")
-    network = model.read(model_file)
+    if manifest.get("slopes") != slopes:
+        raise Refused("the proof is about slopes of an output, or of another one, or not about slopes")
+    network = model.read(model_file) if slopes is None else derivative.slopes(model.read(model_file), slopes)
     regions = claims.read(property_file, network.inputs, network.outputs)
     verdict, size = manifest.get("verdict"), proof.stat().st_size
     if verdict == "holds":
@@ -52,7 +56,7 @@ def check(proof: Path, model_file: Path, property_file: Path) -> Shown:
         work.flush()
         return Shown("holds" if whole else "incomplete", work.leaves, size, 1.0 if whole else work.share)
     held = list(records)
-    if verdict != "violated" or [kind for kind, _ in held] != ["P"]:
+    if verdict != "violated" or slopes is not None or [kind for kind, _ in held] != ["P"]:
         raise Refused("the proof claims nothing that the checker knows")
     if not violates(network, regions, held[0][1][0]):
         raise Refused("the point is not shown to be a counterexample")
