@@ -263,18 +263,18 @@ _NO_BATCH = BatchOptions()
 
 
 @app.command
-def batch(what: Path, /, *, options: BatchOptions = _NO_BATCH) -> int:
+def batch(instances: Path, /, *, options: BatchOptions = _NO_BATCH) -> int:
     """Decide many instances in processes of their own; results go to a store, and the same command goes on there.
 
     Parameters
     ----------
-    what
+    instances
         A list of instances (.csv: model, property, seconds), a job (.toml) that makes them from a dataset, or a folder
         of models and properties, each with each.
     """
     from cli.batch import run_batch
 
-    return run_batch(what, options)
+    return run_batch(instances, options)
 
 
 _NO_REPORT = ReportOptions()

@@ -61,7 +61,12 @@ def run_batch(what: Path, options: BatchOptions) -> int:
         found = list(store.rows())
     if options.csv is not None:
         files.write(options.csv, competition_rows(found, what if what.is_dir() else what.parent))
-    return _summary(row.outcome for row in found)
+    code = _summary(row.outcome for row in found)
+    if sys.stderr.isatty() and not options.quiet:
+        print(
+            f"verify report {shlex.quote(str(options.results))} --html report.html makes a page of it", file=sys.stderr
+        )
+    return code
 
 
 def _decide(store: Store, asked: Sequence[Question], options: BatchOptions) -> bool:

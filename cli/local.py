@@ -91,7 +91,8 @@ def read_samples(path: Path, network: Network) -> Tensor:
     except (OSError, ValueError, EOFError):
         array = None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        help = f"--input '{path}[0]' is the first sample of a dataset" if path.suffix == ".npz" else ""
+        ways = f"--input '{path}[0]' is the first sample of a dataset", f"verify accuracy MODEL --data {path} takes all"
+        help = "; ".join(ways) if path.suffix == ".npz" else ""
         raise UsageError("C111", "this is no numpy array of numbers (.npy)", where=str(path), help=help)
     return samples(network, array)
 

@@ -43,16 +43,16 @@ def _inputs(query: Query, scores: torch.Tensor, count: int) -> list[Split]:
 
 
 def _neurons(search: SignSearch, count: int, deadline: float) -> list[Split]:
-    """The signs of the lowest case that has so many of them, or of the deepest there is when time is up."""
-    chosen = Cases.none()
+    """The next signs of the lowest case that has so many more, or of the deepest there is when time is up."""
+    chosen, wanted = Cases.none(), search.depth + count
     for _ in search.run():
         if len(search.open):
-            deep = search.open.where(search.open.depth >= min(count, int(search.open.depth.max())))
+            deep = search.open.where(search.open.depth >= min(wanted, int(search.open.depth.max())))
             chosen = deep.where(deep.bound.argmin()[None])
-        if not len(search.open) or int(chosen.depth) >= count or time.monotonic() > deadline:
+        if not len(search.open) or int(chosen.depth) >= wanted or time.monotonic() > deadline:
             break
     sweep = search.engine.tiles.sweep(search.engine.output, search.box.lower)
     if sweep is None or not len(chosen):
         return []
-    pairs = list(zip(chosen.slot[0].tolist(), chosen.entry[0].tolist(), strict=True))[:count]
+    pairs = list(zip(chosen.slot[0].tolist(), chosen.entry[0].tolist(), strict=True))[search.depth : wanted]
     return [Split(str(sweep.program.slots[slot].scalar), entry, 0.0, __version__) for slot, entry in pairs if slot >= 0]

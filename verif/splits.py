@@ -27,7 +27,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of 2^len(splits) of the question with the key `of`."""
+    """Part `number` of all 2^len(splits); it was made of the question with the key `of`, which may be a larger part."""
 
     of: str
     number: int
@@ -41,6 +41,7 @@ class Part:
         return [(split, bool(self.number >> place & 1)) for place, split in enumerate(self.splits)]
 
 
-def parts(of: str, splits: Sequence[Split]) -> list[Part]:
-    """All parts."""
-    return [Part(of, number, tuple(splits)) for number in range(1 << len(splits))]
+def parts(of: str, splits: Sequence[Split], within: Part | None = None) -> list[Part]:
+    """All parts of the question with the key `of`, which may be a part itself."""
+    held, first = ((), 0) if within is None else (within.splits, within.number)
+    return [Part(of, first | number << len(held), (*held, *splits)) for number in range(1 << len(splits))]

@@ -91,6 +91,35 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert outcome is not None and outcome.verdict == "holds" and len(workers.asked) == 2
 
 
+@dataclass
+class Slow(Here):
+    """Has no time for one part, whose own parts it decides."""
+
+    def submit(self, key: str, question: Question, hints: Sequence[tuple[float, ...]]) -> Future[Answer]:
+        found = super().submit(key, question, hints)
+        if question.part is not None and not question.halvings and str(question.part) == ", part 3 of 4":
+            found = Future()
+            found.set_result((Outcome("timeout", timeout=20.0), None))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("name", "property", "verdict"),
+    [("collision", "head_on_is_never_clear", "holds"), ("digits", "image3_eps0.06", "holds")],
+)
+def test_a_part_is_split_again(name: str, property: str, verdict: str, tmp_path: Path) -> None:
+    workers, asked = Slow(), question(name, property)
+    outcome = split(tmp_path / "r.db", asked, 2, workers)
+    assert outcome is not None and outcome.verdict == verdict, outcome
+    made = {one.part.splits: one.part for one in workers.asked if one.part is not None}
+    assert [one.halvings for one in workers.asked] == [2, 0, 0, 0, 0, 2, 0, 0, 0, 0]
+    assert sorted(len(splits) for splits in made) == [2, 4] and all(
+        part.number % 4 == 2 for part in made.values() if len(part.splits) > 2
+    )
+    again = Slow()
+    assert split(tmp_path / "r.db", asked, 2, again) == outcome and not again.asked
+
+
 HELD, LATE, BROKEN = Outcome("holds"), Outcome("timeout", reason="late"), Outcome("violated", counterexample=b"x")
 
 

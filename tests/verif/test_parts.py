@@ -104,3 +104,11 @@ def test_regions_outside_a_part_are_left_out() -> None:
     below_, above = (within(replace(asked, property=shifted), part).property for part in parts("k", [split]))
     assert torch.equal(below_.lower, one.lower) and torch.equal(above.upper, one.upper + 100)
     assert len(above.spans) == 1 and math.isfinite(float(above.lower.sum()))
+
+
+def test_parts_of_a_part_are_in_it() -> None:
+    splits = [Split(INPUT, axis, 0.5, verif.__version__) for axis in range(5)]
+    for part in parts("k", splits[:2]):
+        inner = parts("p", splits[2:], part)
+        assert all(one.sides()[:2] == part.sides() for one in inner)
+        assert len({tuple(one.sides()) for one in inner}) == 8

@@ -136,7 +136,7 @@ class Answerer:
         """Where to halve the set of a query that nobody has decided."""
         from verif.parts import plan
 
-        strategy = Strategy(question.settings.strategy, question.settings.seed)
+        strategy = Strategy(question.settings.strategy, question.settings.seed, part=question.part)
         splits = plan(query, question.halvings, question.timeout, strategy)
         return Outcome(Verdict.UNKNOWN.label, splits=tuple(splits))
 

@@ -5,7 +5,7 @@ The whole is violated where a part is, which ends it; it holds where every part 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from verif.splits import Split, parts
 from verif.verdict import Verdict
 
 OPEN = (Verdict.TIMEOUT.label, Verdict.UNKNOWN.label)
+LEVELS, FEW = 3, 4  # how often parts are split again, and only where one in so many is open: else it is hopeless
 
 
 @dataclass
@@ -25,67 +26,97 @@ class Splitting:
 
     batch: Batch
     halvings: int
-    _before: dict[str, Outcome] = field(default_factory=dict)
-    _wholes: dict[str, Question] = field(default_factory=dict)
+    _wholes: dict[str, tuple[Question, Outcome]] = field(default_factory=dict)
     _found: dict[str, dict[int, Outcome]] = field(default_factory=dict)
 
     def run(self, questions: Sequence[Question], workers: Workers, told: Told) -> None:
         """Split, decide the parts that are not decided yet, and record what they say of the whole."""
         outcomes = {row.entry.key: row.outcome for row in self.batch.store.rows(self.batch.run)}
-        for question in questions:
-            key = question.key()
-            outcome = outcomes[key]
-            if outcome is not None and outcome.verdict in OPEN and question.searched():
-                self._before[key], self._wholes[key] = outcome, question
-        self._plan(workers)
-        todo = []
-        for key, question in self._wholes.items():
-            asked = self._parts(key, question)
-            known = self.batch.store.add([part.entry() for part in asked])
-            keyed = {part.key(): part for part in asked}
+        keyed = {question.key(): question for question in questions if question.searched()}
+        known = {key: (question, outcome) for key, question in keyed.items() if (outcome := outcomes[key]) is not None}
+        self._level({key: held for key, held in known.items() if held[1].verdict in OPEN}, workers, told, LEVELS)
+
+    def _level(self, wholes: Mapping[str, tuple[Question, Outcome]], workers: Workers, told: Told, left: int) -> None:
+        """Split all of these; where few parts stay open, split them again."""
+        self._wholes |= wholes
+        self._plan(wholes, workers)
+        todo, known = dict[str, dict[str, Question]](), dict[str, dict[str, Outcome]]()
+        again = dict[str, tuple[Question, Outcome]]()
+        for key in wholes:
+            todo[key] = self._parts(key)
+            known[key] = self.batch.store.add([part.entry() for part in todo[key].values()])
             self._found[key] = {
-                part.part.number: known[name] for name, part in keyed.items() if part.part and name in known
+                _number(part): known[key][name] for name, part in todo[key].items() if name in known[key]
             }
-            todo += [item for item in keyed.items() if item[0] not in known]
             self._settle(key, told)
 
         def take(question: Question, outcome: Outcome) -> None:
             told(question, outcome)
-            if question.part is not None:
-                self._found[question.whole()][question.part.number] = outcome
-                self._settle(question.whole(), told)
+            self._found[question.whole()][_number(question)] = outcome
+            self._settle(question.whole(), told)
 
-        self.batch.decide(todo, workers, take)
+        waiting = [item for key, keyed in todo.items() for item in keyed.items() if item[0] not in known[key]]
+        self.batch.decide(waiting, workers, take)
+        for key in self._open(wholes):
+            found = self._found[key]
+            still = {name: (part, found[n]) for name, part in todo[key].items() if (n := _number(part)) in found}
+            still = {name: held for name, held in still.items() if held[1].verdict in OPEN}
+            again |= still if len(found) == len(todo[key]) >= FEW * len(still) else {}
+        if again and left > 1:
+            self._level(again, workers, told, left - 1)
+        for key in self._open(wholes):
+            if todo[key] and len(self._found[key]) == len(todo[key]):
+                self.batch.store.record(key, combined(self._wholes[key][1], self._found[key], len(todo[key])))
 
-    def _plan(self, workers: Workers) -> None:
+    def _plan(self, wholes: Mapping[str, tuple[Question, Outcome]], workers: Workers) -> None:
         """Ask where to halve what was not halved so often before, by this version."""
         todo = []
-        for key, question in self._wholes.items():
-            held = self._before[key].splits
-            if len(held) != self.halvings or any(version != __version__ for *_, version in held):
+        for key, (question, outcome) in wholes.items():
+            if len(outcome.splits) != self.halvings or any(version != __version__ for *_, version in outcome.splits):
                 todo.append((key, replace(question, halvings=self.halvings)))
         for key, question, (planned, _) in self.batch.answers(todo, workers, lambda _: True):
             if planned.splits and question.key() == key:
-                self._before[key] = replace(self._before[key], splits=planned.splits)
-                self.batch.store.record(key, self._before[key])
+                outcome = replace(wholes[key][1], splits=planned.splits)
+                self._wholes[key] = wholes[key][0], outcome
+                self.batch.store.record(key, outcome)
 
-    def _parts(self, key: str, question: Question) -> list[Question]:
-        splits = [Split(*split) for split in self._before[key].splits]
-        asked = parts(key, splits) if splits else []
-        return [replace(question, part=part, title=f"{question.title}{part}") for part in asked]
+    def _parts(self, key: str) -> dict[str, Question]:
+        question, outcome = self._wholes[key]
+        splits = [Split(*split) for split in outcome.splits]
+        title = question.title.removesuffix(str(question.part or ""))
+        made = parts(key, splits, question.part) if splits else []
+        asked = [replace(question, part=part, title=f"{title}{part}") for part in made]
+        return {part.key(): part for part in asked}
+
+    def _open(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if key not in self.batch.over]
+
+    def _close(self, key: str) -> None:
+        """No part of it is to be decided any more, nor parts of these."""
+        self.batch.over.add(key)
+        for below in self._open(name for name, (question, _) in self._wholes.items() if question.whole() == key):
+            self._close(below)
 
     def _settle(self, key: str, told: Told) -> None:
-        """Record the whole as soon as its parts decide it, or say all that they can."""
-        found, before = self._found[key], self._before[key]
+        """Record a whole as soon as its parts decide it, which may decide the one that it is a part of."""
+        (question, before), found = self._wholes[key], self._found[key]
         total = 1 << len(before.splits)
-        violated = any(outcome.verdict == Verdict.VIOLATED.label for outcome in found.values())
-        if key in self.batch.over or not before.splits or not (violated or len(found) == total):
+        if key in self.batch.over or not found or not before.splits:
             return
-        self.batch.over.add(key)
         outcome = combined(before, found, total)
+        if outcome.verdict in OPEN:
+            return
+        self._close(key)
         self.batch.store.record(key, outcome)
-        if outcome.verdict != before.verdict:
-            told(self._wholes[key], outcome)
+        told(question, outcome)
+        if question.part is not None:
+            self._found[question.whole()][_number(question)] = outcome
+            self._settle(question.whole(), told)
+
+
+def _number(question: Question) -> int:
+    assert question.part is not None
+    return question.part.number
 
 
 def combined(before: Outcome, found: Mapping[int, Outcome], total: int) -> Outcome:
