@@ -23,6 +23,7 @@ from verif.errors import PropertyError, require_kind
 from verif.jacobians import LocalNorm, flat_rows, require_defined
 from verif.lipschitz_climb import Climber
 from verif.lipschitz_search import Search
+from verif.lipschitz_vertices import Goal, VertexSearch
 from verif.networks import Networks
 from verif.operator_norms import OperatorNorm
 from verif.properties import Model
@@ -103,8 +104,14 @@ def lipschitz(
     climber = Climber(LocalNorm(f, norm), region, settings.seed)
     deadline = math.inf if settings.timeout is None else time.monotonic() + settings.timeout
     known = Engine(f).bound(region, rounds=_ROUNDS).intervals  # the forward half's, once for all rows
-    searches = [Search(LocalNorm(one, norm), region, climber, settings.tolerance, deadline, known) for one in each]
-    return _run(searches, climber, deadline, settings)
+    goal = Goal()
+
+    def search(local: LocalNorm) -> Search:
+        given = local, region, climber, settings.tolerance, deadline, known
+        chain = VertexSearch.chain_of(local)
+        return Search(*given) if chain is None else VertexSearch(*given, chain=chain, goal=goal)
+
+    return _run([search(LocalNorm(one, norm)) for one in each], climber, deadline, settings)
 
 
 def _run(searches: Sequence[Search], climber: Climber, deadline: float, settings: Settings) -> Lipschitz:
