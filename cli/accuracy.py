@@ -49,7 +49,7 @@ def accuracy(model: Path, options: AccuracyOptions) -> int:
 
 
 def _line(found: Accuracy) -> str:
-    shares = (found.natural, found.attacked, found.certified, found.attacked - found.certified)
+    shares = (found.natural, found.attacked, found.certified, abs(found.attacked - found.certified))
     return f"  {found.radius:<9g}" + "".join(f"{100 * share:8.1f} %" for share in shares)
 
 

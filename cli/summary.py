@@ -71,7 +71,7 @@ def markdown(runs: Sequence[Run]) -> str:
         lines += [f"**{run.name}**: {len(run.rows)} instances, {words}", ""]
         lines += ["| category | solved | of | median s | longest s |", "|---|---|---|---|---|"]
         for one in families(run):
-            times = " | ".join("-" if math.isnan(t) else f"{t:.1f}" for t in (one.median, one.longest))
+            times = " | ".join("-" if math.isnan(t) else f"{t:.2f}" for t in (one.median, one.longest))
             lines.append(f"| {one.name} | {one.solved} | {one.count} | {times} |")
         lines.append("")
     if len(runs) == 2:

@@ -76,7 +76,7 @@ def test_page_and_files(here: Path, capsys: Capture) -> None:
     shown = capsys.readouterr().out
     assert shown == (here / "r.md").read_text()
     assert "**first**: 4 instances, 1 holds, 1 violated, 1 timeout, 1 error" in shown
-    assert "| family | 2 | 2 | 0.8 | 1.5 |" in shown and "| other | 0 | 2 | - | - |" in shown
+    assert "| family | 2 | 2 | 0.85 | 1.50 |" in shown and "| other | 0 | 2 | - | - |" in shown
     text = (here / "r.html").read_text()
     page = Page(text)
     assert not page.open and not page.external  # whole, and self-contained
