@@ -7,18 +7,21 @@ Shape letters: B cases, U undecided neurons, N one step's numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from verif.checker.bounds import Bounds
 from verif.checker.claims import Region, above
 from verif.checker.errors import Refused
-from verif.checker.network import Array, Network
+from verif.checker.network import Array, Network, Step
 from verif.checker.proof import batch_of
 from verif.checker.signs import LEAF, SLOPES, SignSweep, SignWalk, places
+from verif.checker.windows import Window
 from verif.evidence import MARGIN, Log, Task
 
 FIRST, LATER, RATE = 60, 15, 0.1  # rounds of the root and of its children, and the step of slopes
@@ -63,7 +66,7 @@ class Model:
             numbers += [number.start + entry for entry in entries.tolist()]
             self.own[at] = torch.from_numpy(entries), torch.arange(first, len(numbers))
         self.neurons = np.array(numbers, "<i4")
-        self.matrices = {at: _single(step.matrix) for at, step in enumerate(network.steps) if step.matrix.size}
+        self.pulls = {at: _pull(step) for at, step in enumerate(network.steps) if step.op in ("dense", "scale")}
         self.shifts = {at: _single(step.shift) for at, step in enumerate(network.steps) if step.shift.size}
         self.lines = {
             at: [_single(a)[0] for a in (held.lower, held.upper, held.shift)] for at, held in bounds.lines.items()
@@ -81,10 +84,8 @@ class Model:
             step, held = self.network.steps[at], terms.pop(at)
             if at in self.shifts:
                 total = total + held @ self.shifts[at]
-            if step.op == "dense":
-                held = held @ self.matrices[at]
-            elif step.op == "scale":
-                held = held * self.matrices[at]
+            if at in self.pulls:
+                held = self.pulls[at](held)
             elif step.op == "pick":
                 wide = torch.zeros(count, self.network.steps[step.sources[0]].size)
                 held = wide.index_add(1, torch.from_numpy(step.index), held)
@@ -207,6 +208,28 @@ def _neuron(signs: Tensor, costs: Tensor) -> int:
 
 def _single(array: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def _pull(step: Step) -> Callable[[Tensor], Tensor]:
+    """What a linear step makes of rows (B, M)."""
+    if isinstance(step.matrix, Window):
+        window = step.matrix
+        kernel, (_, high, wide), (top, left) = _single(window.kernel), window.padded, window.pads[:2]
+
+        def push(rows: Tensor) -> Tensor:
+            images = rows.reshape(len(rows), *window.shape)
+            images = pad(images, (left, window.pads[3], top, window.pads[2]))
+            return conv2d(images, kernel, stride=window.strides, groups=window.groups).flatten(1)
+
+        def pull(rows: Tensor) -> Tensor:
+            images = rows.reshape(len(rows), -1, *window.places)
+            found = conv_transpose2d(images, kernel, stride=window.strides, groups=window.groups)
+            found = pad(found, (0, wide - found.shape[3], 0, high - found.shape[2]))
+            return found[:, :, top : top + window.shape[1], left : left + window.shape[2]].flatten(1)
+
+        return push if window.reverse else pull
+    matrix = _single(step.matrix)
+    return (lambda rows: rows * matrix) if step.op == "scale" else (lambda rows: rows @ matrix)
 
 
 def _stored(cases: Cases) -> tuple[Array, Array]:

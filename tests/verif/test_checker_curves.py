@@ -16,6 +16,7 @@ from verif import evidence
 from verif.checker import Refused, check, convex, curves, model
 from verif.checker.bounds import Bounds
 from verif.checker.network import Network
+from verif.checker.windows import unfolded
 
 DIGITS = 60
 OPS = {"sigmoid": "Sigmoid", "tanh": "Tanh"}
@@ -40,7 +41,8 @@ def evaluated(network: Network, point: Array) -> list[Decimal]:
     for step in network.steps[1:]:
         first = values[step.sources[0]]
         if step.op == "dense":
-            rows = [[(Decimal(float(row[k])), k) for k in row.nonzero()[0].tolist()] for row in step.matrix]
+            matrix = unfolded(step.matrix, len(first))
+            rows = [[(Decimal(float(row[k])), k) for k in row.nonzero()[0].tolist()] for row in matrix]
             sums = zip(rows, decimals(step.shift), strict=True)
             values.append([sum((w * first[k] for w, k in row), b) for row, b in sums])
         elif step.op == "pick":

@@ -15,6 +15,7 @@ import numpy as np
 from verif.checker import convex, curves
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
+from verif.checker.windows import sizes, terms, times
 
 UNIT = 2.0**-53
 LARGEST = 1e100  # sizes beyond which nothing is shown, so that FLOOR covers all underflow
@@ -102,15 +103,16 @@ class Bounds:
         first = self.ranges[step.sources[0]]
         mass, loose = first.lower[:, :0], step.loose
         if step.op == "dense":
-            mass = first.size @ np.abs(step.matrix).T + np.abs(step.shift)
+            absolute = sizes(step.matrix)
+            mass = times(absolute, first.size) + np.abs(step.shift)
             middle = first.lower / 2 + first.upper / 2
             radius = first.upper / 2 - first.lower / 2
-            centre, spread = middle @ step.matrix.T + step.shift, radius @ np.abs(step.matrix).T
-            error = SAFETY * 3 * gamma(step.matrix.shape[1] + 3 + loose) * mass + FLOOR
+            centre, spread = times(step.matrix, middle) + step.shift, times(absolute, radius)
+            error = SAFETY * 3 * gamma(terms(step.matrix) + 3 + loose) * mass + FLOOR
             found = Range(centre - spread - error, centre + spread + error)
         elif step.op == "scale":
-            mass = first.size * np.abs(step.matrix) + np.abs(step.shift)
-            ends = np.stack([first.lower * step.matrix, first.upper * step.matrix])
+            mass = first.size * np.abs(step.factors) + np.abs(step.shift)
+            ends = np.stack([first.lower * step.factors, first.upper * step.factors])
             error = SAFETY * gamma(2 + loose) * mass + FLOOR
             found = Range(ends.min(0) + step.shift - error, ends.max(0) + step.shift + error)
         elif step.op == "pick":
@@ -204,10 +206,10 @@ class Sweep:
         size = self.bounds.ranges[step.sources[0]].size
         if step.op == "dense":
             self._shift(at, step, rows, gamma(step.size + step.loose))
-            self._send(step.sources[0], rows @ step.matrix)
+            self._send(step.sources[0], times(step.matrix.T, rows))
         elif step.op == "scale":
             self._shift(at, step, rows, gamma(2 + step.loose))
-            self._send(step.sources[0], rows * step.matrix)
+            self._send(step.sources[0], rows * step.factors)
         elif step.op == "pick":
             self._send(step.sources[0], self._gathered(at, step, rows, size.shape[1]))
         elif step.op == "join":

@@ -41,7 +41,7 @@ def _pulled(builder: Builder, place: int, held: int) -> Iterator[tuple[int, int]
     if step.op == "dense":
         yield first, builder.dense(held, step.matrix.T, np.zeros(size), step.loose)
     elif step.op == "scale":
-        yield first, builder.scale(held, step.matrix, np.zeros(size), step.loose)
+        yield first, builder.scale(held, step.factors, np.zeros(size), step.loose)
     elif step.op == "pick":
         count((size, step.size))
         matrix = np.zeros((size, step.size))

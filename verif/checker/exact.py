@@ -9,13 +9,14 @@ from verif.checker.convex import CONVEX
 from verif.checker.curves import CURVES
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
+from verif.checker.windows import Window, unfolded
 
 MOST = 300_000  # products
 
 
 def evaluate(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
     """The outputs at a point."""
-    if sum(step.matrix.size for step in network.steps) > MOST:
+    if sum(step.matrix.work if isinstance(step.matrix, Window) else step.matrix.size for step in network.steps) > MOST:
         raise Refused("the network is too large for exact arithmetic")
     if any(step.loose or step.op in ("jump", *CURVES, *CONVEX) for step in network.steps):
         raise Refused("values of this network are not rational numbers")
@@ -28,9 +29,10 @@ def evaluate(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
 def _value(step: Step, given: list[list[Fraction]]) -> list[Fraction]:
     first = given[0]
     if step.op == "dense":
-        return [combined(row, first) + Fraction(shift) for row, shift in zip(step.matrix, step.shift, strict=True)]
+        matrix = unfolded(step.matrix, len(first))
+        return [combined(row, first) + Fraction(shift) for row, shift in zip(matrix, step.shift, strict=True)]
     if step.op == "scale":
-        return [Fraction(f) * x + Fraction(s) for f, x, s in zip(step.matrix, first, step.shift, strict=True)]
+        return [Fraction(f) * x + Fraction(s) for f, x, s in zip(step.factors, first, step.shift, strict=True)]
     if step.op == "pick":
         return [first[index] for index in step.index]
     if step.op == "join":

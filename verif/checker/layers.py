@@ -7,8 +7,9 @@ from __future__ import annotations
 import numpy as np
 
 from verif.checker.errors import Refused
-from verif.checker.network import Array, Builder, convolution
+from verif.checker.network import Array, Builder
 from verif.checker.values import Node, Value, count
+from verif.checker.windows import Window
 
 
 def pooled(builder: Builder, found: Node, value: Value) -> Value:
@@ -22,10 +23,9 @@ def pooled(builder: Builder, found: Node, value: Value) -> Value:
     if not plain or any(found.ints("pads", [0])) or set(found.ints("dilations", [1])) != {1} or len(kernel) != 2:
         raise Refused("this form of AveragePool is beyond the checker")
     mean = np.full((channels, 1, *kernel), 1.0 / (kernel[0] * kernel[1]))
-    matrix = convolution(mean, value.shape[1:], strides, [0, 0, 0, 0], channels)
-    rows = (space[0] - kernel[0]) // strides[0] + 1
-    shape = (1, channels, rows, len(matrix) // channels // rows)
-    return Value(shape, step=builder.dense(value.step, matrix, np.zeros(len(matrix)), loose=1))
+    window = Window(mean, value.shape[1:], tuple(strides), (0, 0, 0, 0), channels)
+    shape = (1, channels, *window.places)
+    return Value(shape, step=builder.dense(value.step, window, np.zeros(count(shape)), loose=1))
 
 
 def padded(builder: Builder, found: Node, value: Value, given: list[Value]) -> Value:
@@ -40,6 +40,13 @@ def padded(builder: Builder, found: Node, value: Value, given: list[Value]) -> V
     rank = len(value.shape)
     if len(pads) != 2 * rank or min(pads) < 0 or filler or found.attributes.get("mode", b"constant") != b"constant":
         raise Refused("Pad is checked with zeros that are added")
+    if not any(pads):
+        return value
+    if rank == 4 and not any(pads[k] for k in (0, 1, 4, 5)):
+        ones, around = np.ones((value.shape[1], 1, 1, 1)), (pads[2], pads[3], pads[6], pads[7])
+        window = Window(ones, value.shape[1:], (1, 1), around, value.shape[1])
+        step = builder.dense(value.step, window, np.zeros(count(window.padded)))
+        return Value((1, *window.padded), step=step)
     places = np.arange(count(value.shape)).reshape(value.shape)
     moved = np.pad(places, list(zip(pads[:rank], pads[rank:], strict=True)), constant_values=-1)
     count((moved.size, places.size))

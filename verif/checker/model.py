@@ -12,9 +12,10 @@ import numpy as np
 from verif.checker.errors import Refused
 from verif.checker.layers import joined, multiplied, normalised, padded, pooled, reduced, repeated, softmax
 from verif.checker.moves import MOVES, known, split
-from verif.checker.network import DENSE_LIMIT, Array, Builder, Network, Step, convolution
+from verif.checker.network import Array, Builder, Network, Step
 from verif.checker.pieces import BENDS, bent, combined, maxpool
-from verif.checker.values import Node, Value, count
+from verif.checker.values import DENSE_LIMIT, Node, Value, count
+from verif.checker.windows import Window
 from verif.checker.wire import Message, inner, integers, message, one, signed, single, text
 
 FILE_LIMIT = 1 << 30
@@ -118,7 +119,7 @@ class Reader:
             return normalised(self.builder, found, given)
         if found.op in ("Gemm", "MatMul"):
             return self.product(found, given)
-        if found.op == "Conv":
+        if found.op in ("Conv", "ConvTranspose"):
             return self.convolve(found, given)
         raise Refused(f"the op {found.op} is beyond the checker")
 
@@ -202,7 +203,7 @@ class Reader:
         return Value(shape, step=self.builder.dense(value.step, whole, np.zeros(len(whole))))
 
     def convolve(self, found: Node, given: list[Value]) -> Value:
-        """2-D convolutions, unfolded."""
+        """2-D convolutions."""
         value, kernel = given[0], given[1].constant
         if value.constant is not None or kernel is None or kernel.ndim != 4 or len(value.shape) != 4:
             raise Refused("convolutions are checked on images, with constant kernels")
@@ -210,16 +211,40 @@ class Reader:
         if value.shape[0] != 1 or not plain or set(found.ints("dilations", [1])) != {1}:
             raise Refused("this form of convolution is beyond the checker")
         strides, pads = found.ints("strides", [1, 1]), found.ints("pads", [0, 0, 0, 0])
-        kernel = kernel.astype(np.float64)
-        matrix = convolution(kernel, value.shape[1:], strides, pads, found.int("group", 1))
-        height = (value.shape[2] + pads[0] + pads[2] - kernel.shape[2]) // strides[0] + 1
-        shape = (1, len(kernel), height, len(matrix) // len(kernel) // height)
-        shift = np.zeros(len(kernel))
+        kernel, groups = kernel.astype(np.float64), found.int("group", 1)
+        if found.op == "Conv":
+            window = Window(kernel, value.shape[1:], tuple(strides), tuple(pads), groups)
+            shape = (1, len(kernel), *window.places)
+        else:
+            window = _transposed(found, value, kernel, groups)
+            shape = (1, *window.shape)
+        shift = np.zeros(shape[1])
         if len(given) > 2:
             if given[2].constant is None:
                 raise Refused("a convolution with a computed bias is beyond the checker")
             shift = given[2].constant.astype(np.float64).ravel()
-        return Value(shape, step=self.builder.dense(value.step, matrix, shift.repeat(len(matrix) // len(kernel))))
+        shift = shift.repeat(count(shape[2:]))
+        return Value(shape, step=self.builder.dense(value.step, window, shift))
+
+
+def _transposed(found: Node, value: Value, kernel: Array, groups: int) -> Window:
+    """The convolution whose transpose a ConvTranspose is."""
+    strides, pads, more = (
+        found.ints("strides", [1, 1]),
+        found.ints("pads", [0] * 4),
+        found.ints("output_padding", [0] * 2),
+    )
+    if "output_shape" in found.attributes or any(
+        not 0 <= extra < step for extra, step in zip(more, strides, strict=True)
+    ):
+        raise Refused("this form of ConvTranspose is beyond the checker")
+    size = [
+        strides[k] * (value.shape[2 + k] - 1) + kernel.shape[2 + k] + more[k] - pads[k] - pads[k + 2] for k in (0, 1)
+    ]
+    window = Window(kernel, (kernel.shape[1] * groups, *size), tuple(strides), tuple(pads), groups)
+    if (len(kernel), *window.places) != value.shape[1:]:
+        raise Refused("a convolution whose shapes do not fit")
+    return window.T
 
 
 def dimensions(value: Message) -> tuple[int, ...]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from verif.checker.errors import Refused
-
-Array = np.ndarray[Any, Any]
-DENSE_LIMIT = 40_000_000  # numbers in one matrix
+from verif.checker.values import Array as Array
+from verif.checker.windows import Window
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,16 @@ class Step:
     op: str
     size: int
     sources: tuple[int, ...] = ()
-    matrix: Array = field(default_factory=lambda: np.empty(0))
+    matrix: Array | Window = field(default_factory=lambda: np.empty(0))
     shift: Array = field(default_factory=lambda: np.empty(0))
     index: Array = field(default_factory=lambda: np.empty(0, np.int64))
     loose: int = 0
+
+    @property
+    def factors(self) -> Array:
+        """Of a scale."""
+        assert not isinstance(self.matrix, Window)
+        return self.matrix
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,17 @@ class Builder:
 
     def put(self, step: Step) -> int:
         """Add one step; its place."""
-        for array in (step.matrix, step.shift):
+        matrix = step.matrix.kernel if isinstance(step.matrix, Window) else step.matrix
+        for array in (matrix, step.shift):
             if not np.isfinite(array).all():
                 raise Refused("a constant of the model is not finite")
         self.steps.append(step)
         return len(self.steps) - 1
 
-    def dense(self, source: int, matrix: Array, shift: Array, loose: int = 0) -> int:
+    def dense(self, source: int, matrix: Array | Window, shift: Array, loose: int = 0) -> int:
         """matrix @ x + shift."""
-        return self.put(Step("dense", len(shift), (source,), np.ascontiguousarray(matrix), shift, loose=loose))
+        matrix = matrix if isinstance(matrix, Window) else np.ascontiguousarray(matrix)
+        return self.put(Step("dense", len(shift), (source,), matrix, shift, loose=loose))
 
     def scale(self, source: int, factor: Array, shift: Array, loose: int = 0) -> int:
         """factor * x + shift; what only adds to a matrix product becomes its own shift."""
@@ -116,28 +122,3 @@ class Builder:
     def bent(self, op: str, source: int) -> int:
         """relu, sigmoid, tanh, exp or reciprocal of x."""
         return self.put(Step(op, self.steps[source].size, (source,)))
-
-
-def convolution(kernel: Array, shape: tuple[int, ...], strides: list[int], pads: list[int], groups: int) -> Array:
-    """The matrix (outputs, inputs) of a 2-D convolution of an image `shape` (C, H, W); kernel (O, C / groups, P, Q)."""
-    outputs, depth, high, wide = kernel.shape
-    channels, height, width = shape
-    if groups < 1 or channels != depth * groups or outputs % groups or min(strides) < 1 or min(pads) < 0:
-        raise Refused("a convolution whose shapes do not fit")
-    rows = (height + pads[0] + pads[2] - high) // strides[0] + 1
-    columns = (width + pads[1] + pads[3] - wide) // strides[1] + 1
-    if min(rows, columns) < 1 or outputs * rows * columns * channels * height * width > DENSE_LIMIT:
-        raise Refused("a convolution larger than the checker unfolds")
-    matrix = np.zeros((outputs, rows, columns, channels, height, width))
-    for p in range(high):
-        for q in range(wide):
-            for row in range(rows):
-                y = row * strides[0] + p - pads[0]
-                for column in range(columns):
-                    x = column * strides[1] + q - pads[1]
-                    if 0 <= y < height and 0 <= x < width:
-                        for group in range(groups):
-                            out = slice(group * outputs // groups, (group + 1) * outputs // groups)
-                            into = slice(group * depth, (group + 1) * depth)
-                            matrix[out, row, column, into, y, x] = kernel[out, :, p, q]
-    return matrix.reshape(outputs * rows * columns, -1)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from verif.checker.errors import Refused
-from verif.checker.network import DENSE_LIMIT, Array
+
+Array = np.ndarray[Any, Any]
+DENSE_LIMIT = 40_000_000  # numbers in one matrix or value
 
 
 @dataclass(frozen=True)
