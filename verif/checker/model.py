@@ -217,7 +217,7 @@ class Reader:
             shape = (1, len(kernel), *window.places)
         else:
             window = _transposed(found, value, kernel, groups)
-            shape = (1, *window.shape)
+            shape = (1, window.shape[0], window.shape[1], window.shape[2])
         shift = np.zeros(shape[1])
         if len(given) > 2:
             if given[2].constant is None:
