@@ -18,9 +18,10 @@ from verif.checker.claims import Region
 from verif.checker.network import Array, Network
 from verif.checker.proof import batch_of, digest_of, violates
 from verif.checker.stream import Writer
-from verif.checker.tree import LEAF, BoxWalk, Part, gaps
+from verif.checker.tree import LEAF, BoxWalk, Part, gaps, halves
 
 FEW = 24  # inputs up to which boxes are split
+FLOORS = 0.01, 0.2  # shares of the steepest slope that each axis has at least (measured on ACAS Xu)
 MARGIN = 1e-9  # the checker adds up other batches of leaves, in another order
 OFTEN = 0.5  # seconds between records
 TIME = "the time was used up before all was confirmed"
@@ -149,19 +150,45 @@ def _region(network: Network, region: Region, log: Log, task: Task) -> None:
         found, slopes = gaps(network, region, lower, upper)
         axis, cut = np.full(len(batch), LEAF), np.zeros(len(batch))
         margin = MARGIN if len(walk.stack) > 1 else 0.0
-        for index in np.flatnonzero(~(found > margin).all(1)).tolist():
-            weight = np.abs(slopes[index][~(found[index] > margin)]).sum(0)
-            axis[index], cut[index] = _cut(batch[index], weight)
+        left = np.flatnonzero(~(found > margin).all(1))
+        weights = [np.abs(slopes[index][~(found[index] > margin)]).sum(0) for index in left.tolist()]
+        axis[left], cut[left] = _cuts(network, region, [batch[index] for index in left.tolist()], weights)
         log.boxes(axis, cut, walk.take(axis, cut))
 
 
-def _cut(part: Part, weight: Array) -> tuple[int, float]:
-    """The axis along which the bound changes most, and the middle."""
+def _cuts(network: Network, region: Region, parts: list[Part], weights: list[Array]) -> tuple[Array, Array]:
+    """Axes and cuts: where axes that slopes and widths name differ, the one whose halves have the better bounds."""
+    chosen = [[_axis(part, weight, floor) for part, weight in zip(parts, weights, strict=True)] for floor in FLOORS]
+    differ = [k for k, (one, other) in enumerate(zip(*chosen, strict=True)) if one != other]
+    if differ:
+        scores = []
+        for axes in chosen:
+            cut = [halves(parts[k].lower, parts[k].upper, axes[k], _middle(parts[k], axes[k])) for k in differ]
+            boxes = [half for pair in cut for half in pair]
+            lower, upper = np.stack([low for low, _ in boxes]), np.stack([high for _, high in boxes])
+            size = batch_of(network, region)
+            found = [
+                gaps(network, region, lower[k : k + size], upper[k : k + size])[0] for k in range(0, len(lower), size)
+            ]
+            scores.append(np.minimum(np.concatenate(found), 0.0).sum(1).reshape(-1, 2).sum(1))
+        for k, better in zip(differ, (scores[1] > scores[0]).tolist(), strict=True):
+            chosen[0][k] = chosen[1][k] if better else chosen[0][k]
+    middles = [_middle(part, along) for part, along in zip(parts, chosen[0], strict=True)]
+    return np.array(chosen[0], int), np.array(middles)
+
+
+def _axis(part: Part, weight: Array, floor: float) -> int:
+    """The axis along which the bound changes most. Ranges inside the network narrow along all axes, whatever the row's
+    slopes say, which `floor` counts.
+    """
     weight = np.nan_to_num(weight)
-    # Ranges inside the network narrow along all axes, whatever the row's slopes say (measured on ACAS Xu).
-    score = (np.maximum(weight, 0.05 * weight.max()) + 1e-300) * (part.upper - part.lower)
-    along = int(score.argmax())
+    score = (np.maximum(weight, floor * weight.max()) + 1e-300) * (part.upper - part.lower)
+    return int(score.argmax())
+
+
+def _middle(part: Part, along: int) -> float:
+    """Where a box is cut."""
     at = float(part.lower[along] / 2 + part.upper[along] / 2)
     if not part.lower[along] < at < part.upper[along]:
         raise Refused("a box too small to split is not refuted")
-    return along, at
+    return at
