@@ -45,6 +45,7 @@ EXACT = {"reshape", "transpose", "slice", "gather", "pick", "concat", "pad", "ex
 ULPS = 8  # units in the last place of 1, or of larger values, that a program's curves may be off by
 STEEP = 1e-6  # relative error of slopes of curves, in float64
 OWN = 1e-9  # relative error of the backward pass's own sums, in float64
+WORK = 500_000_000  # numbers of the backward passes of all entries of a value, beyond which none are made
 NUMBERS = 20_000_000  # of all nodes, in one backward pass
 MOST_BOXES = 16  # regions that are looked at one by one
 # Below it a result may become 0 (the least normal number, where programs flush; of float16 the least one).
@@ -159,7 +160,10 @@ def differences(
         affine = node.op == INPUT or (OPS[node.op].kind is Kind.AFFINE and node.op != "transposed")
         for name in () if affine or not slopes else node.inputs:
             open_ = (held[name].lower < total[name]) & (held[name].upper > -total[name])
-            combine(graph, found, name, open_ if node.op in BENT else torch.ones_like(open_), deadline)
+            if node.op not in BENT:
+                few = graph[name].size * sum(graph[n].size for n in total) < WORK
+                open_ = torch.full_like(open_, few)
+            combine(graph, found, name, open_, deadline)
         before = [total[name] for name in node.inputs]
         sizes = [held[name].lower.abs().maximum(held[name].upper.abs()) + total[name] for name in node.inputs]
         if node.op == INPUT:
