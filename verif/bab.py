@@ -73,6 +73,8 @@ class Search:
     batch: int = 64
     done: int = 0
     unresolved: int = 0
+    level: int = 0
+    sure: bool = False
     attacked: float = 0.0
     proved: float = 0.0
     lower_bound: float = math.inf
@@ -107,8 +109,8 @@ class Search:
         batch = self.domains.pop(min(self.batch, self.ration.boxes))
         _, result, survivors, _ = self.bound(batch)
         self.widths = self.widths or result.widths
-        self.done -= len(survivors)  # they are bounded again
-        self.domains.push(survivors)
+        self.done -= len(survivors)
+        self.domains.push(survivors)  # they are bounded again
 
     def share_work(self, size: int) -> None:
         """Use one thread for `size` boxes or points of a small network, all of them for more."""
@@ -124,8 +126,8 @@ class Search:
         gaps, atoms = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
         worst = self.table.worst(gaps).maximum(self.certain(result, batch))
         plain = self.table.worst(self.table.gaps(result.lower, batch.region)[0])
-        counts = self.allowance.counts(result.lower.dtype)
-        close = ((plain > 0) & ((worst <= 0) | (not counts))).nonzero()[:, 0]
+        self.sure = self.allowance.counts(result.lower.dtype)
+        close = ((plain > 0) & ((worst <= 0) | (not self.sure))).nonzero()[:, 0]
         if len(close):
             worst[close] = self.confirm(result, batch, close)
         refuted = worst > 0
@@ -133,12 +135,8 @@ class Search:
         self.proved += float(batch.share[refuted].sum())
         if bool(refuted.any()):
             self.lower_bound = min(self.lower_bound, float(worst[refuted].min()))
-        keep = ~refuted
-        batch.worst = worst
-        tensors = (result.lower[keep], result.slopes[keep], result.bias[keep])
-        steep = result.slopes if result.steep is None else result.steep
-        kept = Pass(*tensors, result.intervals, result.relaxations, steep[keep])
-        return gaps[keep], kept, batch.where(keep), atoms[keep]
+        keep, batch.worst = ~refuted, worst
+        return gaps[keep], result.kept(keep, batch.lower), batch.where(keep), atoms[keep]
 
     def certain(self, result: Pass, batch: Domains) -> Tensor:
         """Gaps (B,) by the ends of intervals that nothing has rounded, where there are such."""
@@ -149,21 +147,25 @@ class Search:
 
     def passed(self, batch: Domains) -> Pass:
         """One pass over a batch; where whole passes are dear, first one with cheap intermediate bounds."""
-        region = self.region_set(batch, batch.lower.dtype)
-        if self.engine.heavy:
+        engine, dtype = self.engine, batch.lower.dtype
+        if not (self.done or engine.heavy or self.allowance.counts(dtype)) and 2 * len(batch) <= self.ration.boxes:
+            engine, dtype = self.exact, torch.float64  # not twice: this may be all there is to do
+        region = self.region_set(batch, dtype)
+        if engine.heavy:
             cheap = self.engine.bound(region, backward=False, deadline=self.deadline)
             if self.refutes(cheap, batch):
+                self.level = -1
                 return cheap
-        for rounds in self.levels(region):
-            result = self.engine.bound(region, rounds=rounds, deadline=self.deadline)
+        for level, rounds in enumerate(self.levels(region)):
+            self.level = level
+            result = engine.bound(region, rounds=rounds, deadline=self.deadline)
             if self.refutes(result, batch):
                 break
         return result
 
     def refutes(self, result: Pass, batch: Domains) -> bool:
         """Whether a pass refutes every clause in every box of a batch."""
-        gaps, _ = self.table.gaps(result.lower, batch.region, self.slack(result, batch))
-        return bool((self.table.worst(gaps) > 0).all())
+        return bool((self.worst(result, batch) > 0).all())
 
     def levels(self, region: InputSet) -> Sequence[Rounds]:
         """How far slopes are optimised: step by step for the first batch, which may be all there is to do."""
@@ -174,21 +176,25 @@ class Search:
 
     def confirm(self, found: Pass, batch: Domains, close: Tensor) -> Tensor:
         """Gaps of some domains of a batch, close (N,), in float64: for bounds that float32 is not enough for."""
-        domains = batch.where(close)
-        if found.lower.dtype == torch.float64 and self.deployed is not None:
-            kept = Pass(found.lower[close], found.slopes[close], found.bias[close], {}, {})
-            return self.deployed.gaps(self.table, kept.lower, domains, self.slack(kept, domains))
-        region, most = self.region_set(domains, torch.float64), self.ration.state_bytes
-        worst = torch.full((len(domains),), -math.inf, dtype=torch.float64)
-        for rounds in self.levels(region):
-            result = bound_in_slices(self.exact, region, None, most, rounds=rounds, deadline=self.deadline)
-            gaps, _ = self.table.gaps(result.lower, domains.region, self.slack(result, domains))
-            worst = worst.maximum(self.table.worst(gaps))
-            if bool((worst > 0).all()):
-                break
-        if self.deployed is None:
-            return worst
-        return worst.maximum(self.deployed.gaps(self.table, result.lower, domains, self.slack(result, domains)))
+        domains, result = batch.where(close), found.kept(close, found.lower)
+        if found.lower.dtype == torch.float64:  # once is enough
+            worst = self.worst(result, domains)
+        else:
+            region, until, most = self.region_set(domains, torch.float64), self.deadline, self.ration.state_bytes
+            worst = torch.full((len(domains),), -math.inf, dtype=torch.float64)
+            for level, rounds in enumerate((NO_ROUNDS, *self.levels(region)), -1):
+                if level >= self.level:  # less did not do in float32 either
+                    result = bound_in_slices(self.exact, region, most, level >= 0, rounds=rounds, deadline=until)
+                    worst = worst.maximum(self.worst(result, domains))
+                if bool((worst > 0).all()):
+                    break
+        if self.deployed is not None:
+            worst = worst.maximum(self.deployed.gaps(self.table, result.lower, domains, self.slack(result, domains)))
+        return worst
+
+    def worst(self, result: Pass, domains: Domains) -> Tensor:
+        """Gaps of domains by a pass, rounding counted, (B,)."""
+        return self.table.worst(self.table.gaps(result.lower, domains.region, self.slack(result, domains))[0])
 
     def slack(self, result: Pass, domains: Domains) -> Tensor:
         """What rounding may have added to the bounds, (B, M)."""
@@ -222,7 +228,7 @@ class Search:
             self.why = self.why or "boxes: several regions, factors or balls"
             return None
         left = gaps[0, 0] <= 0
-        if not self.allowance.counts(domains.lower.dtype):  # what float32 alone refuted is open
+        if not self.sure:  # what float32 alone refuted is open
             left = torch.ones_like(left)
         clause, atom = ids[0, 0][left], atoms[0, 0][left]
         place = ((self.table.atoms[clause] == atom[:, None]) & self.table.used[clause]).int().argmax(1)

@@ -144,28 +144,37 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     where nothing useful is proved.
     """
     seen = noise(single, double, points)
-    found = {dtype: errors(double, box, dtype) for dtype in (torch.float32, torch.float64)}
-    out, unknown = double.outputs[0], found[torch.float64].unknown
+    fine = errors(double, box, torch.float64)
+    out, unknown = double.outputs[0], fine.unknown
     jumps = {name for node in double if node.op in JUMPS for name in node.inputs}
-    kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
+
+    def measured(why: str) -> Allowance:
+        found = {torch.float64: fine, torch.float32: errors(double, box, torch.float32) if jumps else fine}
+        kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
+        return Allowance.measured(seen, why, kept)
+
     if unknown:
-        return Allowance.measured(seen, "no proved error of " + ", ".join(unknown), kept)
+        return measured("no proved error of " + ", ".join(unknown))
     if points.device.type != "cpu" or query.property.center is not None:
-        return Allowance.measured(seen, "no proved error of balls, or on this device", kept)
+        return measured("no proved error of balls, or on this device")
     clauses = query.property.clauses
     largest = torch.zeros(len(seen), dtype=torch.float64)
     largest.scatter_reduce_(0, clauses.atoms.clamp(min=0).flatten(), clauses.thresholds.abs().flatten(), "amax")
-    rows = {dtype: f.nodes[out].flatten() + 4 * UNIT[torch.float64] * largest for dtype, f in found.items()}
-    few = box.lower.shape[1] <= FORWARD_INPUTS
+    least = 4 * UNIT[torch.float64] * largest
+    rows, few = fine.nodes[out].flatten() + least, box.lower.shape[1] <= FORWARD_INPUTS
     with torch.no_grad():
         scale = (FEW_USEFUL if few else USEFUL) * double(points.double())[0].abs().amax(0).maximum(largest)
-    if not bool((rows[torch.float64] <= scale).all()):
-        return Allowance.measured(seen, "the proved error is too large to be of use", kept)
+    if not bool((rows <= scale).all()):
+        return measured("the proved error is too large to be of use")
     part = 30_000 if few else 10  # float64 costs little where inputs are few
-    trusted = bool((rows[torch.float32] <= scale / part).all())
-    first = rows[torch.float32] if trusted else seen
-    nodes = {dtype: f.nodes for dtype, f in found.items() if trusted or dtype == torch.float64}
-    return Allowance(first, rows[torch.float64], "", trusted, nodes)
+    nodes = {torch.float64: fine.nodes}
+    if not bool((rows * (UNIT[torch.float32] / UNIT[torch.float64]) <= scale).all()):
+        return Allowance(seen, rows, "", False, nodes)  # nothing in float32 is less than that many times as much
+    coarse = errors(double, box, torch.float32).nodes
+    rounded = coarse[out].flatten() + least
+    if not bool((rounded <= scale / part).all()):
+        return Allowance(seen, rows, "", False, nodes)
+    return Allowance(rounded, rows, "", True, nodes | {torch.float32: coarse})
 
 
 @dataclass(frozen=True)

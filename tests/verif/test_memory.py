@@ -30,7 +30,7 @@ def test_slices_are_the_whole(boxes: int) -> None:
     lower = torch.rand(5, 6).double()
     region, engine = Box(lower, lower + 0.3), Engine(graph)
     whole = engine.bound(region)
-    parts = bound_in_slices(engine, region, None, boxes * box_bytes(graph, 8))
+    parts = bound_in_slices(engine, region, boxes * box_bytes(graph, 8))
     for name in ("lower", "slopes", "bias"):
         assert torch.allclose(getattr(whole, name), getattr(parts, name), rtol=1e-12, atol=1e-12)
 

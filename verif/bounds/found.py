@@ -26,6 +26,12 @@ class Pass:
     steep: Tensor | None = None
     part: Part | None = None
 
+    def kept(self, index: Tensor, like: Tensor) -> Pass:
+        """The rows of the boxes at an index or mask, in the precision of `like`."""
+        steep = self.slopes if self.steep is None else self.steep
+        lower, slopes, bias, steep = (x[index].to(like) for x in (self.lower, self.slopes, self.bias, steep))
+        return Pass(lower, slopes, bias, self.intervals, self.relaxations, steep)
+
     @property
     def widths(self) -> tuple[tuple[str, float], ...]:
         """Mean width of each value's interval, over its entries and all boxes; the rows' own are left out."""

@@ -118,8 +118,8 @@ def resident() -> int:
 def bound_in_slices(
     engine: Engine,
     region: InputSet,
-    rows: Tensor | None,
     limit_bytes: int,
+    backward: bool = True,
     *,
     rounds: Rounds = NO_ROUNDS,
     deadline: float = math.inf,
@@ -129,13 +129,11 @@ def bound_in_slices(
     The joined pass has no intervals and no relaxations: they are what would not fit.
     """
     item, count = region.box().lower.element_size(), len(region)
-    asked = None if rows is None else rows.shape[-2]
-    step = max(1, min(count, limit_bytes // box_bytes(engine.graph, item, asked)))
+    step = max(1, min(count, limit_bytes // box_bytes(engine.graph, item)))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for first in range(0, count, step):
         part = region.take(torch.arange(first, min(first + step, count), device=region.box().lower.device))
-        own = rows[first : first + step] if rows is not None and rows.dim() == 3 and len(rows) == count else rows
-        found = engine.bound(part, own, rounds=rounds, deadline=deadline)
+        found = engine.bound(part, backward=backward, rounds=rounds, deadline=deadline)
         parts.append((found.lower, found.slopes, found.bias))
     lower, slopes, bias = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     return Pass(lower, slopes, bias, {}, {})
