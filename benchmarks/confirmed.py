@@ -58,6 +58,8 @@ def proved(paths: tuple[Path, Path], seconds: float) -> dict[str, Any]:
         try:
             deadline = time.monotonic() + seconds
             written, spent = timed(lambda: evidence.write(out, evidence.Claim(model, claim), deadline=deadline))
+            if written.why:
+                raise Refused(f"{written.share:.1%} of the input set: {written.why}")
             checked, checking = timed(lambda: check(out, model, claim))
         except Refused as refused:
             return {"refused": str(refused)}
@@ -97,7 +99,7 @@ def table(rows: list[dict[str, str]]) -> Iterator[str]:
             sum(one["rounding"] == "proved" for one in holds),
             sum(one["float32"] == "holds" for one in held),
             len(proofs),
-            f"{statistics.median(ratio):.2g}" if ratio else "",
+            f"{statistics.median(ratio):.2g}, at most {max(ratio):.2g}" if ratio else "",
             f"{statistics.median(sizes):.0f}, at most {max(sizes)}" if sizes else "",
         ]
         yield "| " + " | ".join(str(cell) for cell in cells) + " |"

@@ -17,7 +17,7 @@ from onnx import helper
 
 from tests.verif.proving import Array, mlp, pack, property_file, save, unpack
 from verif import evidence
-from verif.checker import Refused, check, model
+from verif.checker import Refused, check, derivative, model
 from verif.checker.bounds import Bounds
 from verif.checker.proof import digest_of
 
@@ -38,6 +38,7 @@ class Proved:
     arrays: Arrays
     point: Array
     value: float
+    slopes: int | None = None
 
 
 def conv(path: Path, generator: np.random.Generator, middle: list[Any], constants: dict[str, Array]) -> Path:
@@ -52,6 +53,20 @@ def conv(path: Path, generator: np.random.Generator, middle: list[Any], constant
     return save(path, [first, *middle, *last], constants, [1, 1, 2, 3], 2)
 
 
+def largest() -> list[Any]:
+    """Windows of c with a step of one entry, as large as c."""
+    return [helper.make_node("MaxPool", ["c"], ["e"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])]
+
+
+def attention() -> list[Any]:
+    """Four rows of c, softmaxed, times themselves: a curve, a quotient and products."""
+    return [
+        helper.make_node("Reshape", ["c", "shape"], ["r"]),
+        helper.make_node("Softmax", ["r"], ["s"], axis=-1),
+        helper.make_node("Mul", ["s", "r"], ["e"]),
+    ]
+
+
 def models(folder: Path, generator: np.random.Generator) -> dict[str, Path]:
     """One of each family."""
     sizes = [(6, 2), (6, 6), (2, 6)]
@@ -63,18 +78,22 @@ def models(folder: Path, generator: np.random.Generator) -> dict[str, Path]:
     normal = helper.make_node("BatchNormalization", ["c", *moments], ["n"], epsilon=1e-5)
     pool = helper.make_node("AveragePool", ["c"], ["n"], kernel_shape=[1, 1])
     after = helper.make_node("Relu", ["n"], ["e"])
-    found = {"dense": dense, "conv": conv(folder / "conv.onnx", generator, [relu], {})}
+    found = {"dense": dense, "slopes": mlp(folder / "slopes.onnx", weights, [np.ones(size[0]) for size in sizes])}
+    found |= {"conv": conv(folder / "conv.onnx", generator, [relu], {})}
     found["residual"] = conv(folder / "residual.onnx", generator, skip, {})
     found["normalised"] = conv(folder / "normalised.onnx", generator, [normal, after], moments)
     found["pooled"] = conv(folder / "pooled.onnx", generator, [pool, after], {})
+    found["maximum"] = conv(folder / "maximum.onnx", generator, largest(), {})
+    found["softmax"] = conv(folder / "softmax.onnx", generator, attention(), {"shape": np.array([1, 4, 6])})
     for op in ("Sigmoid", "Tanh"):
         found[op] = conv(folder / f"{op}.onnx", generator, [helper.make_node(op, ["c"], ["e"])], {})
     return found
 
 
 def proved(path: Path, generator: np.random.Generator) -> Proved:
-    """A claim that needs several leaves, and its proof."""
-    network = model.read(path)
+    """A claim that needs several leaves, and its proof; of slopes where the file is named so."""
+    network, slopes = model.read(path), 0 if path.stem == "slopes" else None
+    network = network if slopes is None else derivative.slopes(network, slopes)
     box = [("-1", "1")] * network.inputs
     points = generator.uniform(-1, 1, (400, network.inputs))
     high = -Bounds(network, points, points).rows(network.output, -np.eye(2)[:1]).lower[:, 0]
@@ -83,9 +102,9 @@ def proved(path: Path, generator: np.random.Generator) -> Proved:
     limit = low + 0.1 * (float(high.min()) - low)
     claim, out = path.with_suffix(".vnnlib"), path.with_suffix(".proof")
     property_file(claim, box, 2, f"(or (<= Y_0 {limit:.9f}) (and (<= Y_0 {limit:.9f}) (>= Y_1 0)))")
-    assert evidence.write(out, evidence.Claim(path, claim)).leaves > 1
-    assert check(out, path, claim).verdict == "holds"
-    return Proved(path, claim, out, box, *unpack(out), points[int(high.argmin())], float(high.min()))
+    assert evidence.write(out, evidence.Claim(path, claim, slopes)).leaves > 1
+    assert check(out, path, claim, slopes).verdict == "holds"
+    return Proved(path, claim, out, box, *unpack(out), points[int(high.argmin())], float(high.min()), slopes)
 
 
 Forgery = Callable[[Proved, np.random.Generator, Path], Path]
@@ -182,10 +201,10 @@ def pointed(held: Proved, generator: np.random.Generator, out: Path) -> Path:
 KINDS: tuple[Forgery, ...] = (byte, ended, dropped, pruned, outside, strange, longer, renamed, claimed, pointed)
 
 
-def believed(proof: Path, network: Path, claim: Path) -> bool:
+def believed(proof: Path, network: Path, claim: Path, slopes: int | None = None) -> bool:
     """Whether the checker finds a verdict shown; that a share of the input set is shown is none."""
     try:
-        return check(proof, network, claim).verdict != "incomplete"
+        return check(proof, network, claim, slopes).verdict != "incomplete"
     except Refused:
         return False
 
@@ -202,7 +221,7 @@ def run(count: int, seed: int = 0) -> tuple[Counter[tuple[str, str]], list[str]]
                 family = list(families)[number % len(families)]
                 held, out = families[family], folder / "forged.proof"
                 claim = kind(held, generator, out)
-                if believed(out, held.model, claim):
+                if believed(out, held.model, claim, held.slopes):
                     accepted.append(f"{kind.__name__} of {family}, number {number}")
                 else:
                     refused[kind.__name__, family] += 1

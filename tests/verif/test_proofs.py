@@ -144,6 +144,8 @@ def test_changed_bytes_are_refused(proved: tuple[Path, Path, Path], tmp_path: Pa
     for end in range(0, len(data), 7):
         changed.write_bytes(data[:end])
         assert not believed(changed, network, claim)
+        changed.write_bytes(data + data[: end + 1])
+        assert not believed(changed, network, claim)
 
 
 def test_an_interrupted_proof_shows_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

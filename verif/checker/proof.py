@@ -87,6 +87,8 @@ class Work:
 
     def take(self, kind: str, arrays: tuple[Array, ...]) -> None:
         """One record."""
+        if kind == stream.CUT and self.region:  # nothing stands behind a whole proof
+            return
         if kind == "B":
             for axis, cut in batches(*arrays):
                 self._boxes(axis, cut)

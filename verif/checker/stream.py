@@ -29,6 +29,7 @@ from verif.checker.errors import Refused
 from verif.checker.network import Array
 
 MAGIC = b"verif proof 2\n"
+CUT = "cut off"  # in place of a record that the file has only the begin of
 LIMIT = 1 << 28  # bytes of a record
 KINDS = {
     "J": ("<u1",),
@@ -46,7 +47,7 @@ def read(path: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     try:
         kind, arrays = next(found)
         manifest = json.loads(arrays[0].tobytes())
-    except (StopIteration, ValueError, RecursionError):
+    except (StopIteration, IndexError, ValueError, RecursionError):
         raise Refused("this is no proof") from None
     if kind != "J" or not isinstance(manifest, dict):
         raise Refused("this is no proof")
@@ -58,12 +59,13 @@ def _records(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise Refused("this is no proof")
-        while len(head := file.read(4)) == 4:
+        while head := file.read(4):
             size = int.from_bytes(head, "little")
             if size > LIMIT:
                 raise Refused("a record larger than the checker reads")
             held, seal = file.read(size), file.read(8)
-            if len(held) < size or len(seal) < 8:
+            if len(head) < 4 or len(held) < size or len(seal) < 8:
+                yield CUT, ()
                 return
             chain.update(held)
             if chain.digest()[:8] != seal:
