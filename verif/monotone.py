@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from graphs.derivatives import jacobian
 from relaxations.sets import Box
 from verif.bab import Progress
 from verif.directions import directions
-from verif.errors import PropertyError
+from verif.errors import PropertyError, require_kind
 from verif.floats import down, element, nearest, up
 from verif.jacobians import flat_rows, require_defined, undefined
 from verif.networks import Networks
@@ -93,6 +93,7 @@ def monotone(
     if bool(box.is_empty()):
         raise PropertyError("P112", "the box is empty: a lower end is above its upper end")
     for feature in (*increasing, *decreasing):
+        require_kind(feature, (SupportsIndex,), "a feature is the number of an input, counted from 0")
         if not 0 <= feature < n:
             raise PropertyError("P112", f"feature {feature} is not one of the network's {n} inputs")
     require_defined(f, box)

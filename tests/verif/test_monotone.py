@@ -183,6 +183,8 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(PropertyError, match=message):
             monotone(graph, box, **{"increasing": [0], **more})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the number of an input, counted from 0, not str"):
+        monotone(graph, unit(4), increasing=["age"])  # type: ignore[list-item]
 
 
 @pytest.fixture
