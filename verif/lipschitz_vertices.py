@@ -28,6 +28,7 @@ _NUMBERS = 1 << 20  # entries times slopes of the boxes that have trees at once
 _SMALLEST, _LARGEST = 256, 65_536  # domains that a tree may have
 _STARTS = 16  # of an ascent
 _ROOM = 0.003  # of the target between a vertex and it that a tree needs, else it is too large
+_PAUSE = 32  # steps without trees, at most
 _FIRST = 1.05  # target, of the largest vertex of the whole region
 _SHARES = 1 / 64, 1 / 2  # by how much of the gap the target falls, at least and at most
 _QUICK, _SLOW = 0.05, 1.0  # parts of the time so far in which a target is reached soon, and late
@@ -36,12 +37,17 @@ _SOON = 2.0  # seconds that are never late
 
 @dataclass
 class Goal:
-    """A bound that is being proved for all rows: `target`, since the time `since`."""
+    """A bound that is being proved for all rows: `target`, since the time `since`, by trees of `most` domains.
+
+    For `rest` steps they are not tried, after the next failure for `pause`.
+    """
 
     searches: list[VertexSearch] = field(default_factory=list)
     target: float = math.inf
     share: float = 1 / 4
     most: int = 16_384
+    rest: int = 0
+    pause: int = 1
     started: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
 
@@ -63,11 +69,17 @@ class Goal:
         return self.target
 
     def count(self, trees: int, proved: int) -> None:
-        """Trees may be larger where nearly all of them prove their target, and must be smaller where few do."""
+        """Trees may be larger where nearly all of them prove their target; where few do they must be smaller, and where
+        the smallest fail they are not tried again for more and more steps.
+        """
         if proved > 0.9 * trees:
             self.most = min(2 * self.most, _LARGEST)
-        elif proved < 0.5 * trees:
+        if proved < 0.5 * trees:
+            if self.most == _SMALLEST:
+                self.rest, self.pause = self.pause, min(2 * self.pause, _PAUSE)
             self.most = max(self.most // 4, _SMALLEST)
+        elif proved:
+            self.pause = 1
 
 
 @dataclass
@@ -106,6 +118,10 @@ class VertexSearch(Search):
     def step(self) -> None:
         """Some boxes above the target: those of which a tree proves it have that bound, the others are cut."""
         assert self.chain is not None
+        if self.goal.rest:
+            self.goal.rest -= 1
+            super().step()
+            return
         target = self.goal.aim(self.climber.lower * (1 + self.tolerance / 2))
         over = self.open.bound > target
         order = self.open.bound.argsort(descending=True)
