@@ -54,7 +54,9 @@ UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-5
 LEAST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}  # normal, for some CPUs flush
 TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-900}
 MARGIN = 1.01  # of the rounding of these numbers themselves, and of products of (1 + gamma)
-USEFUL, FEW_USEFUL = 0.05, 0.3  # share of the atoms' values that a proved error may take; where boxes can be cut small
+USEFUL = 0.05  # share of the atoms' values that a proved error may take
+CHEAP, DEAR = 0.3, 0.01  # and where boxes are cut: they can be cut small, or each takes seconds
+SMALL = 512  # numbers in the largest layer up to which thousands of boxes are cut
 MOST = 0.05  # gamma beyond which nothing is claimed
 BENT = {"relu", "leaky_relu", "abs"}
 COMBINED = {"linear", "matmul_right", "matmul_left", "conv", "conv_transpose"}
@@ -163,7 +165,8 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     least = 4 * UNIT[torch.float64] * largest
     rows, few = fine.nodes[out].flatten() + least, box.lower.shape[1] <= FORWARD_INPUTS
     with torch.no_grad():
-        scale = (FEW_USEFUL if few else USEFUL) * double(points.double())[0].abs().amax(0).maximum(largest)
+        cut = CHEAP if max(node.size for node in double) <= SMALL else DEAR
+        scale = (cut if few else USEFUL) * double(points.double())[0].abs().amax(0).maximum(largest)
     if not bool((rows <= scale).all()):
         return measured("the proved error is too large to be of use")
     part = 30_000 if few else 10  # float64 costs little where inputs are few
