@@ -41,7 +41,7 @@ class Case:
     def answer(self) -> Verdict:
         """What the search says of `row . y <= limit` being unsafe."""
         property = linear(self.graph, self.box.lower[0], self.box.upper[0], [[1.0]], [self.limit])
-        return verify(None, compile_query(property, self.graph, arithmetic=self.arithmetic), timeout=10).verdict
+        return verify(None, compile_query(property, self.graph, arithmetic=self.arithmetic), timeout=2).verdict
 
 
 def random_network(generator: np.random.Generator) -> Graph:
