@@ -120,7 +120,7 @@ class Importer:
         try:
             with torch.no_grad():
                 result = function(ctx, *ctx.inputs)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:  # an input may be left out
             notes = [*ctx.shapes(), str(error).split("\n")[0]]
             raise GraphError(
                 "G106", f"operator {node.op_type} cannot be computed", where=ctx.where, notes=notes

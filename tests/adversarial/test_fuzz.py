@@ -207,6 +207,17 @@ def test_hostile_tensors(edit: Callable[[Any], None]) -> None:
     assert not answers(model.read, "hostile.onnx", hostile(edit))
 
 
+def test_an_input_that_is_left_out() -> None:
+    for place in (0, 1):
+        for number in range(2):
+
+            def edit(made: Any) -> None:
+                inputs = made.graph.node[place].input  # noqa: B023
+                inputs[min(number, len(inputs) - 1)] = ""  # noqa: B023
+
+            assert not answers(load, "hostile.onnx", hostile(edit))
+
+
 def test_values_that_would_fill_the_memory() -> None:
     from onnx import helper, numpy_helper
 
