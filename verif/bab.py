@@ -156,7 +156,7 @@ class Search:
             if self.refutes(cheap, batch):
                 self.level = -1
                 return cheap
-        for level, rounds in enumerate(self.levels(region)):
+        for level, rounds in enumerate(self.levels(engine, region)):
             self.level = level
             result = engine.bound(region, rounds=rounds, deadline=self.deadline)
             if self.refutes(result, batch):
@@ -167,9 +167,9 @@ class Search:
         """Whether a pass refutes every clause in every box of a batch."""
         return bool((self.worst(result, batch) > 0).all())
 
-    def levels(self, region: InputSet) -> Sequence[Rounds]:
+    def levels(self, engine: Engine, region: InputSet) -> Sequence[Rounds]:
         """How far slopes are optimised: step by step for the first batch, which may be all there is to do."""
-        if not self.engine.optimises(region):
+        if not engine.optimises(region):
             return (NO_ROUNDS,)
         tactic = in_force(self.strategy.tactic, self.started, self.deadline)
         return tuple(Rounds(*rounds) for rounds in ((tactic.inside,) if self.done else tactic.first))
@@ -182,7 +182,7 @@ class Search:
         else:
             region, until, most = self.region_set(domains, torch.float64), self.deadline, self.ration.state_bytes
             worst = torch.full((len(domains),), -math.inf, dtype=torch.float64)
-            for level, rounds in enumerate((NO_ROUNDS, *self.levels(region)), -1):
+            for level, rounds in enumerate((NO_ROUNDS, *self.levels(self.exact, region)), -1):
                 if level >= self.level:  # less did not do in float32 either
                     result = bound_in_slices(self.exact, region, most, level >= 0, rounds=rounds, deadline=until)
                     worst = worst.maximum(self.worst(result, domains))

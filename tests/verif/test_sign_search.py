@@ -8,12 +8,15 @@ import time
 import pytest
 import torch
 
+import verif
 from graphs import Graph, GraphBuilder
 from relaxations.cut_boxes import CutBox
 from relaxations.kernels.library import available
 from relaxations.sets import Box
 from verif.bounds import Engine, crown
+from verif.query import Network, compile_query
 from verif.signs import STORE_BYTES, SignSearch
+from verif.verify import Run
 
 pytestmark = pytest.mark.skipif(not available(torch.float64), reason="the native library is not built")
 
@@ -139,3 +142,12 @@ def test_a_root_of_what_is_left_proves_the_same(seed: int, monkeypatch: pytest.M
     assert not _search(graph, box, lowest + 1e-9, 1.0)[0]
     assert _search(graph, box, lowest - 0.1 * (lowest - bound), 30.0)[0]
     assert CutBox in boxes
+
+
+def test_slopes_are_optimised_in_either_precision() -> None:
+    network = Network("", _network(0), None)
+    query = compile_query(verif.linear(network, [0.4] * 30, [0.6] * 30, [[1.0]], [-9.0]), network)
+    search = Run(query, time.monotonic(), 60.0).search_of_regions()
+    domains = search.domains.where(torch.arange(1))
+    for engine, dtype in ((search.engine, torch.float32), (search.exact, torch.float64)):
+        assert len(search.levels(engine, search.region_set(domains, dtype))) > 1

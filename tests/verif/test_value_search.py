@@ -108,7 +108,7 @@ def test_every_strategy_gives_the_same_verdicts(name: str, strategy: str) -> Non
 
 
 def test_unknown_strategies_are_refused() -> None:
-    with pytest.raises(ValueError, match="strategy is one of auto, boxes"):
+    with pytest.raises(ValueError, match="strategy's name is one of auto, boxes"):
         Strategy("fastest")
 
 
