@@ -36,6 +36,7 @@ from relaxations.kernels.entries import Entries  # noqa: E402
 from verif.alongside import AFTER  # noqa: E402
 from verif.bounds import NO_ROUNDS, Rounds  # noqa: E402
 from verif.signs import SignSearch  # noqa: E402
+from verif.tactics import Tactic  # noqa: E402
 from verif.verify import Run  # noqa: E402
 
 INSTANCES = (
@@ -100,8 +101,7 @@ def fixed_slopes() -> AbstractContextManager[Any]:
     last = Rounds(0, 1)
     return patched(
         {
-            "verif.bab.FIRST": (NO_ROUNDS,),
-            "verif.bab.INSIDE": NO_ROUNDS,
+            "verif.bab.in_force": lambda *_: Tactic(first=((0, 0),), inside=(0, 0)),
             "verif.signs.ROOT": last,
             "verif.values.ROOT": NO_ROUNDS,
             "verif.values.INSIDE": NO_ROUNDS,
