@@ -16,9 +16,11 @@ from relaxations.scalar.lines import STRETCHES
 from relaxations.scalar.steps import ClipRule, VertexRule
 from tests.laws.checks import ROUNDING, ROWS, all_boxes, generator, rule_of
 from tests.laws.table import Row
+from verif.rounding import JUMPS
 
 SCALARS = [row for row in ROWS if isinstance(rule_of(row), ScalarRule)]
 CONTINUOUS = [r for r in SCALARS if isinstance(rule_of(r), ClipRule) or not isinstance(rule_of(r), VertexRule)]
+SLOPED = [r for r in SCALARS if type(rule_of(r)).slopes is not ScalarRule.slopes and r.op not in JUMPS]  # type: ignore[attr-defined]
 every_scalar = pytest.mark.parametrize("row", SCALARS, ids=str)
 
 
@@ -161,6 +163,24 @@ def test_intercepts_follow_their_slopes(row: Row) -> None:
         assert ((-gradient >= box.lower) & (-gradient <= box.upper)).all()
         difference = (getattr(near[1], name) - getattr(near[0], name)) / (2 * step)
         assert ((difference - gradient).abs() < 1e-3 * (1 + gradient.abs())).double().mean() > 0.95
+
+
+@pytest.mark.parametrize("row", SLOPED, ids=str)
+@pytest.mark.parametrize("width", [1e-3, 1.0, 100.0])
+def test_slopes_of_chords_are_among_the_slopes(row: Row, width: float) -> None:
+    """What proved errors of rounding rest on: no two points of a box are joined by anything steeper."""
+    rule, call = scalar_rule(row), row.call()
+    (box,) = row.boxes(100, min(width, row.max_width), generator(row), torch.float64)
+    found = rule.slopes(call, box)
+    assert found is not None
+    x, y = grid(call, box, 40)
+    apart, change = x.diff(dim=0), y.diff(dim=0)
+    slope = change / apart
+    noise = 1e-9 * slope.abs() + 1e-14 * (1 + y[1:].abs()) / apart.abs()
+    known = (apart != 0) & slope.isfinite()
+    assert known.any()
+    assert ((slope >= found.lower - noise) | ~known).all()
+    assert ((slope <= found.upper + noise) | ~known).all()
 
 
 @every_scalar
