@@ -14,6 +14,7 @@ from onnx import helper
 from tests.verif.proving import Array, save
 from verif.checker import Refused, exact, model
 from verif.checker.bounds import Bounds
+from verif.checker.lines import Range, maximum_planes
 
 Nodes = list[tuple[str, list[str], list[str], dict[str, Any]]]
 INTEGERS = {
@@ -26,6 +27,7 @@ FLOATS |= {
     "grid": np.ones((1, 1, 3, 4), np.float32),
     "wide": np.ones((1, 2, 1, 4), np.float32),
 }
+SQUARE = {"kernel_shape": [2, 2]}
 FLAT: Nodes = [("Reshape", ["e", "flat"], ["y"], {})]
 
 # Nodes from x (1, 2, 3, 4) to e; the flat e is the output.
@@ -45,6 +47,7 @@ CASES: dict[str, Nodes] = {
     "max": [("Neg", ["x"], ["n"], {}), ("Max", ["x", "n"], ["e"], {})],
     "min": [("Min", ["high", "x"], ["e"], {})],
     "vector": [("MatMul", ["x", "row"], ["e"], {})],
+    "maxpool of sums": [("Relu", ["x"], ["r"], {}), ("Add", ["r", "x"], ["a"], {}), ("MaxPool", ["a"], ["e"], SQUARE)],
     "gather twice": [
         ("Concat", ["one", "zero", "one"], ["i"], {"axis": 0}),
         ("Gather", ["x", "i"], ["e"], {"axis": 1}),
@@ -105,3 +108,20 @@ def test_a_sum_of_float_constants_is_refused(tmp_path: Path) -> None:
     nodes: Nodes = [("Add", ["row", "high"], ["c"], {}), ("Add", ["x", "c"], ["e"], {})]
     with pytest.raises(Refused, match="two constants"):
         model.read(build(tmp_path / "net.onnx", nodes))
+
+
+def test_planes_around_maxima() -> None:
+    generator = np.random.default_rng(0)
+    ends = np.sort(np.round(generator.normal(size=(4, 2, 300)) * 10.0 ** generator.integers(-8, 9, 300), 3), 1)
+    ends[1::2, :, :40] = ends[::2, :, :40]  # both the same
+    ends[:2, 1, 40:80] = ends[:2, 0, 40:80]  # a point
+    first, second = (Range(*ends[k]) for k in (0, 1))
+    planes = maximum_planes(first, second)
+    for x, y in ((x, y) for x in (first.lower, first.upper) for y in (second.lower, second.upper)):
+        exactly = ([Fraction(value) for value in array.tolist()] for array in (x, y))
+        for at, (one, other) in enumerate(zip(*exactly, strict=True)):
+            low = Fraction(planes.lower[0][at]) * one + Fraction(planes.lower[1][at]) * other
+            high = Fraction(planes.upper[0][at]) * one + Fraction(planes.upper[1][at]) * other
+            top = max(one, other)
+            assert low + Fraction(planes.base[at]) <= top <= high + Fraction(planes.shift[at])
+            assert high + Fraction(planes.shift[at]) <= 2 * max(abs(ends[:2, :, at]).max(), 1e-9) * 2

@@ -14,12 +14,22 @@ import numpy as np
 
 from verif.checker import convex, curves
 from verif.checker.errors import Refused
+from verif.checker.lines import (
+    FLOOR,
+    UNIT,
+    Lines,
+    Planes,
+    Range,
+    curve_lines,
+    maximum_planes,
+    moved,
+    product_planes,
+    relu_lines,
+)
 from verif.checker.network import Array, Network, Step
 from verif.checker.windows import sizes, terms, times
 
-UNIT = 2.0**-53
 LARGEST = 1e100  # sizes beyond which nothing is shown, so that FLOOR covers all underflow
-FLOOR = 1e-180
 CHUNK = 400_000  # numbers of a sweep's largest value: what stays in caches
 SAFETY = (
     1.001  # covers the rounding of the error terms themselves, sums of fewer than 1e9 numbers that are not negative
@@ -29,39 +39,6 @@ SAFETY = (
 def gamma(count: int) -> float:
     """The relative error of a sum of `count` products."""
     return 1.01 * (count + 2) * UNIT
-
-
-@dataclass(frozen=True)
-class Range:
-    """Sound ends of a value's numbers, (B, N)."""
-
-    lower: Array
-    upper: Array
-
-    @property
-    def size(self) -> Array:
-        """Largest absolute values, (B, N)."""
-        return np.maximum(np.abs(self.lower), np.abs(self.upper))
-
-
-@dataclass(frozen=True)
-class Lines:
-    """What f(z) lies between: lower * z + base from below, upper * z + shift from above, each (B, N)."""
-
-    lower: Array
-    base: Array
-    upper: Array
-    shift: Array
-
-
-@dataclass(frozen=True)
-class Planes:
-    """What x y lies between: coefficients of x and y, `lower` with `base` and `upper` with `shift`, each (B, N)."""
-
-    lower: tuple[Array, Array]
-    base: Array
-    upper: tuple[Array, Array]
-    shift: Array
 
 
 @dataclass(frozen=True)
@@ -116,7 +93,7 @@ class Bounds:
             error = SAFETY * gamma(2 + loose) * mass + FLOOR
             found = Range(ends.min(0) + step.shift - error, ends.max(0) + step.shift + error)
         elif step.op == "pick":
-            found = Range(first.lower[:, step.index], first.upper[:, step.index])
+            found = moved(step, [first])
         elif step.op == "join":
             held = [self.ranges[source] for source in step.sources]
             found = Range(*(np.concatenate([getattr(r, end) for r in held], 1) for end in ("lower", "upper")))
@@ -127,7 +104,13 @@ class Bounds:
         elif step.op == "relu":
             first = self._tightened(step.sources[0], (first.lower < 0) & (first.upper > 0))
             self.lines[place] = relu_lines(first)
-            found = Range(np.maximum(first.lower, 0.0), np.maximum(first.upper, 0.0))
+            found = moved(step, [first])
+        elif step.op == "max":
+            first, second = (self.ranges[source] for source in step.sources)
+            overlap = (first.lower < second.upper) & (second.lower < first.upper)
+            first, second = (self._tightened(source, overlap) for source in step.sources)
+            self.planes[place] = maximum_planes(first, second)
+            found = moved(step, [first, second])
         elif step.op == "jump":
             first = self._tightened(step.sources[0], (first.lower <= 0) & (first.upper >= 0))
             found = Range((first.lower > 0).astype(float), (first.upper >= 0).astype(float))
@@ -149,9 +132,20 @@ class Bounds:
         self.masses.append(mass)
 
     def _tightened(self, place: int, wanted: Array) -> Range:
-        """The range of a step's value, with rows for the numbers `wanted` (B, N)."""
-        held, open_ = self.ranges[place], np.flatnonzero(wanted.any(0))
+        """The range of a step's value, with rows for the numbers `wanted` (B, N); of numbers that were picked, bent or
+        are the larger of two, by rows on what they come from.
+        """
+        held, open_, step = self.ranges[place], np.flatnonzero(wanted.any(0)), self.network.steps[place]
         if not len(open_) or place <= 1:  # the first step's range is that of its rows
+            return held
+        if step.op in ("pick", "relu", "max"):
+            before = wanted
+            if step.op == "pick":
+                before = np.zeros(self.ranges[step.sources[0]].lower.shape, bool)
+                np.logical_or.at(before.T, step.index, wanted.T)
+            self.ranges[place] = moved(step, [self._tightened(source, before) for source in step.sources])
+            return self.ranges[place]
+        if step.op not in ("dense", "scale", "add", "join", "mul"):  # whose range is an image of tightened ones
             return held
         unit = np.zeros((len(open_), held.lower.shape[1]))
         unit[np.arange(len(open_)), open_] = 1.0
@@ -221,8 +215,8 @@ class Sweep:
         elif step.op == "add":
             for source in step.sources:
                 self._send(source, rows)
-        elif step.op == "mul":
-            self._pull_product(step, self.bounds.planes[at], rows)
+        elif step.op in ("mul", "max"):
+            self._pull_pair(step, self.bounds.planes[at], rows)
         else:
             lines, minus, plus = self._lines(at), np.minimum(rows, 0.0), np.maximum(rows, 0.0)
             shift, mass = dot(minus, lines.shift), -dot(minus, np.abs(lines.shift))
@@ -261,7 +255,7 @@ class Sweep:
         """Rows on a bent step's input with what is known of its signs."""
         return sent
 
-    def _pull_product(self, step: Step, planes: Planes, rows: Array) -> None:
+    def _pull_pair(self, step: Step, planes: Planes, rows: Array) -> None:
         minus, plus = np.minimum(rows, 0.0), np.maximum(rows, 0.0)
         for source, low, high in zip(step.sources, planes.lower, planes.upper, strict=True):
             sent = plus * low[:, None] + minus * high[:, None]
@@ -280,42 +274,6 @@ class Sweep:
             rows = self.terms[source] + rows
             self.error += gamma(2) * dot(np.abs(rows), self.bounds.ranges[source].size)
         self.terms[source] = rows
-
-
-def relu_lines(held: Range) -> Lines:
-    """Lines around max(z, 0) for z in a range; the shift is rounded up."""
-    lower, upper = np.minimum(held.lower, 0.0), np.maximum(held.upper, 0.0)
-    width = upper - lower
-    slope = np.clip(upper / np.where(width > 0, width, 1.0), 0.0, 1.0)
-    slope = np.where(held.lower >= 0, 1.0, np.where(held.upper <= 0, 0.0, slope))
-    # max(z, 0) - slope z is convex: it is largest at an end.
-    ends = np.maximum(-slope * lower, (1.0 - slope) * upper)
-    shift = np.where((held.lower >= 0) | (held.upper <= 0), 0.0, ends * (1.0 + 8 * UNIT) + FLOOR)
-    return Lines(np.where(upper > -lower * (1.0 + 1e-9), 1.0, 0.0) * (slope > 0), np.zeros_like(slope), slope, shift)
-
-
-def curve_lines(op: str, held: Range) -> Lines:
-    """Lines around a convex curve, or around one that is symmetric to a point: f(z) = top - f(-z)."""
-    if op in convex.CONVEX:
-        return Lines(*convex.lines(op, held.lower, held.upper))
-    low, high = curves.below(op, held.lower, held.upper), curves.below(op, -held.upper, -held.lower)
-    top = curves.CURVES[op][0]
-    shift = top - high.shift
-    return Lines(low.slope, low.shift, high.slope, shift + 2 * UNIT * (np.abs(shift) + np.abs(high.shift)))
-
-
-def product_planes(first: Range, second: Range) -> Planes:
-    """From below (x - xl) (y - yl) >= 0 or (xu - x) (yu - y) >= 0, from above those with yl and yu swapped, or means of
-    both: where y >= 0, those in which y has no coefficient. Constants are rounded outward.
-    """
-    (xl, xu), (yl, yu) = (first.lower, first.upper), (second.lower, second.upper)
-    mixed = (xl < 0) & (xu > 0) & (yl >= 0)
-    share = np.where(yl < 0, 0.0, np.where(mixed, xl / np.where(mixed, xl - xu, 1.0), np.where(xu <= 0, 1.0, 0.0)))
-    y = np.where(mixed, 0.0, (1 - share) * xl + share * xu)
-    room = 24 * UNIT * first.size * second.size + FLOOR
-    base, shift = (-(1 - share) * xl * low - share * xu * high for low, high in ((yl, yu), (yu, yl)))
-    low, high = (1 - share) * yl + share * yu, (1 - share) * yu + share * yl
-    return Planes((low, y), base - room, (high, y), shift + room)
 
 
 def dot(rows: Array, vector: Array) -> Array:

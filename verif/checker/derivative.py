@@ -58,6 +58,11 @@ def _pulled(builder: Builder, place: int, held: int) -> Iterator[tuple[int, int]
     elif step.op == "mul":
         yield first, builder.mul(held, step.sources[1])
         yield step.sources[1], builder.mul(held, first)
+    elif step.op == "max":  # x + relu(y - x), as far as slopes are concerned
+        later = builder.bent("jump", builder.add(step.sources[1], builder.negated(first)))
+        sent = builder.mul(held, later)
+        yield first, builder.add(held, builder.negated(sent))
+        yield step.sources[1], sent
     else:
         yield first, builder.mul(held, _slope(builder, place, step))
 

@@ -41,6 +41,8 @@ def _value(step: Step, given: list[list[Fraction]]) -> list[Fraction]:
         return [x + y for x, y in zip(first, given[1], strict=True)]
     if step.op == "mul":
         return [x * y for x, y in zip(first, given[1], strict=True)]
+    if step.op == "max":
+        return [max(x, y) for x, y in zip(first, given[1], strict=True)]
     return [max(x, Fraction(0)) for x in first]
 
 

@@ -105,16 +105,12 @@ def multiplied(builder: Builder, first: Value, second: Value) -> Value:
         raise Refused("MatMul of two values whose stacks differ is beyond the checker")
     shape = (*stack, rows, columns)
     total = count((*shape, inner))
-    count((total, max(count(first.shape), count(second.shape), count(shape))))
+    count((total, count(shape)))
     left = np.arange(count(first.shape)).reshape(*stack, rows, 1, inner)
     right = np.swapaxes(np.arange(count(second.shape)).reshape(second.shape), -1, -2).reshape(*stack, 1, columns, inner)
     full = (*stack, rows, columns, inner)
-    sides = []
-    for one, places in ((first, left), (second, right)):
-        matrix = np.zeros((total, count(one.shape)))
-        matrix[np.arange(total), np.broadcast_to(places, full).ravel()] = 1.0
-        sides.append(builder.dense(one.step, matrix, np.zeros(total)))
-    product = builder.mul(sides[0], sides[1])
+    sides = ((first, left), (second, right))
+    product = builder.mul(*(builder.pick(one.step, np.broadcast_to(places, full).ravel()) for one, places in sides))
     summed = np.kron(np.eye(count(shape)), np.ones((1, inner)))
     return Value(shape, step=builder.dense(product, summed, np.zeros(count(shape))))
 

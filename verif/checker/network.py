@@ -16,7 +16,7 @@ class Step:
     """One value, flat. Its `op` says how it comes from the values `sources`:
 
     input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); join (side by side);
-    add (x + y); mul (x y); relu, sigmoid, tanh, exp, reciprocal; jump (anything in [0, 1] at
+    add (x + y); mul (x y); max (of x and y); relu, sigmoid, tanh, exp, reciprocal; jump (anything in [0, 1] at
     0, else 0 or 1). Entries of a matrix are off by `loose` roundings.
     """
 
@@ -118,6 +118,10 @@ class Builder:
     def mul(self, first: int, second: int) -> int:
         """x y, entry by entry."""
         return self.put(Step("mul", self.steps[first].size, (first, second)))
+
+    def larger(self, first: int, second: int) -> int:
+        """max(x, y), entry by entry."""
+        return self.put(Step("max", self.steps[first].size, (first, second)))
 
     def bent(self, op: str, source: int) -> int:
         """relu, sigmoid, tanh, exp or reciprocal of x."""

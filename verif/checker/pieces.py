@@ -95,6 +95,6 @@ def maxpool(builder: Builder, found: Node, value: Value) -> Value:
     entries = windows.reshape(-1, kernel[0] * kernel[1])
     steps = [builder.pick(value.step, entries[:, k]) for k in range(entries.shape[1])]
     while len(steps) > 1:
-        pairs = [larger(builder, *steps[k : k + 2]) for k in range(0, len(steps) - 1, 2)]
+        pairs = [builder.larger(*steps[k : k + 2]) for k in range(0, len(steps) - 1, 2)]
         steps = pairs + steps[len(pairs) * 2 :]
     return Value(shape, step=steps[0])
