@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ import numpy as np
 from verif.checker import Refused, claims, derivative, model
 from verif.checker.claims import Region
 from verif.checker.network import Array, Network
-from verif.checker.proof import batch_of, digest_of, violates
+from verif.checker.proof import digest_of, violates
 from verif.checker.stream import Writer
-from verif.checker.tree import LEAF, BoxWalk, Part, gaps, halves
+from verif.checker.tree import LEAF, BoxWalk, Part, batch_of, gaps, halves
 
 FEW = 24  # inputs up to which boxes are split
 FLOORS = 0.01, 0.2  # shares of the steepest slope that each axis has at least (measured on ACAS Xu)
 MARGIN = 1e-9  # the checker adds up other batches of leaves, in another order
+ONE = np.array([LEAF]), np.zeros(1)  # the tree of a region that is one leaf
 OFTEN = 0.5  # seconds between records
 TIME = "the time was used up before all was confirmed"
 
@@ -102,8 +104,7 @@ def write(path: Path, claim: Claim, point: Array | None = None, deadline: float 
             if point is not None:
                 log.writer.add("P", point)
             else:
-                for region in regions:
-                    _region(network, region, log, Task(1.0 / len(regions), deadline))
+                _holds(network, regions, log, deadline)
         except Refused as refused:
             why = str(refused)
         finally:
@@ -132,44 +133,59 @@ def supported(network: Network) -> bool:
     return {step.op for step in network.steps} <= {"input", "dense", "scale", "pick", "join", "add", "relu"}
 
 
-def _region(network: Network, region: Region, log: Log, task: Task) -> None:
-    """The nodes of a region: of a tree over boxes where inputs are few or bends are of any kind, else over signs."""
-    task.require_time()
-    if network.inputs > FEW and supported(network):
-        found, _ = gaps(network, region, region.lower[None], region.upper[None])
-        if not (found > 0).all():
+def _holds(network: Network, regions: list[Region], log: Log, deadline: float) -> None:
+    """The nodes of each region: of a tree over boxes where inputs are few or bends are of any kind, else over signs."""
+    margin = MARGIN if len(regions) > 1 else 0.0
+    task = Task(1.0 / len(regions), deadline)
+    for region, found in _rooted(network, regions):
+        task.require_time()
+        if (found > margin).all():
+            log.boxes(*ONE, BoxWalk(region, task.share).take(*ONE))
+        elif network.inputs > FEW and supported(network):
             from verif.sign_proofs import by_signs
 
+            log.flush()
             by_signs(network, region, log, task)
-            return
+        else:
+            _by_boxes(network, region, log, task)
+
+
+def _rooted(network: Network, regions: list[Region]) -> Iterator[tuple[Region, Array]]:
+    """Each region with the gaps of its whole box, those that are alike together."""
+    first = 0
+    while first < len(regions):
+        most = regions[first : first + batch_of(network, regions[first])]
+        alike = list(takewhile(most[0].like, most))
+        found, _ = gaps(network, [Part(region, region.lower, region.upper, 1.0) for region in alike])
+        yield from zip(alike, found, strict=True)
+        first += len(alike)
+
+
+def _by_boxes(network: Network, region: Region, log: Log, task: Task) -> None:
+    """The nodes of a region's tree over boxes."""
     walk, size = BoxWalk(region, task.share), batch_of(network, region)
     while walk.stack:
         task.require_time()
         batch = walk.stack[-size:]
-        lower, upper = np.stack([part.lower for part in batch]), np.stack([part.upper for part in batch])
-        found, slopes = gaps(network, region, lower, upper)
+        found, slopes = gaps(network, batch)
         axis, cut = np.full(len(batch), LEAF), np.zeros(len(batch))
-        margin = MARGIN if len(walk.stack) > 1 else 0.0
-        left = np.flatnonzero(~(found > margin).all(1))
-        weights = [np.abs(slopes[index][~(found[index] > margin)]).sum(0) for index in left.tolist()]
-        axis[left], cut[left] = _cuts(network, region, [batch[index] for index in left.tolist()], weights)
+        left = np.flatnonzero(~(found > MARGIN).all(1))
+        weights = [np.abs(slopes[index][~(found[index] > MARGIN)]).sum(0) for index in left.tolist()]
+        axis[left], cut[left] = _cuts(network, [batch[index] for index in left.tolist()], weights)
         log.boxes(axis, cut, walk.take(axis, cut))
 
 
-def _cuts(network: Network, region: Region, parts: list[Part], weights: list[Array]) -> tuple[Array, Array]:
+def _cuts(network: Network, parts: list[Part], weights: list[Array]) -> tuple[Array, Array]:
     """Axes and cuts: where axes that slopes and widths name differ, the one whose halves have the better bounds."""
     chosen = [[_axis(part, weight, floor) for part, weight in zip(parts, weights, strict=True)] for floor in FLOORS]
     differ = [k for k, (one, other) in enumerate(zip(*chosen, strict=True)) if one != other]
     if differ:
-        scores = []
+        scores, some = [], [(k, parts[k]) for k in differ]
         for axes in chosen:
-            cut = [halves(parts[k].lower, parts[k].upper, axes[k], _middle(parts[k], axes[k])) for k in differ]
-            boxes = [half for pair in cut for half in pair]
-            lower, upper = np.stack([low for low, _ in boxes]), np.stack([high for _, high in boxes])
-            size = batch_of(network, region)
-            found = [
-                gaps(network, region, lower[k : k + size], upper[k : k + size])[0] for k in range(0, len(lower), size)
-            ]
+            cut = [(part, halves(part.lower, part.upper, axes[k], _middle(part, axes[k]))) for k, part in some]
+            boxes = [Part(part.region, *half, 0.0) for part, pair in cut for half in pair]
+            size = batch_of(network, parts[0].region)
+            found = [gaps(network, boxes[k : k + size])[0] for k in range(0, len(boxes), size)]
             scores.append(np.minimum(np.concatenate(found), 0.0).sum(1).reshape(-1, 2).sum(1))
         for k, better in zip(differ, (scores[1] > scores[0]).tolist(), strict=True):
             chosen[0][k] = chosen[1][k] if better else chosen[0][k]

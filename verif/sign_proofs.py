@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from verif.checker.bounds import Bounds
-from verif.checker.claims import Region, above
+from verif.checker.claims import Region
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
-from verif.checker.proof import batch_of
 from verif.checker.signs import LEAF, SLOPES, SignSweep, SignWalk, places
+from verif.checker.tree import batch_of
 from verif.checker.windows import Window
 from verif.evidence import MARGIN, Log, Task
 
@@ -150,7 +150,7 @@ class SignTree:
     def grow(self, log: Log, task: Task) -> None:
         """Split until every leaf is refuted by the checker's own sweep."""
         count = len(self.model.neurons)
-        limit, row = above(self.region.limits[self.row]), _single(self.region.rows[self.row])
+        limit, row = float(self.region.beyond[self.row]), _single(self.region.rows[self.row])
         margin = limit + 1e-6 * max(1.0, abs(limit))
         self.open.append(Case(torch.full((count,), 0.5), torch.zeros(count)))
         rounds, size = FIRST, min(256, batch_of(self.model.network, self.region))
@@ -171,7 +171,7 @@ class SignTree:
         signs = list(cases.signs.numpy().astype(np.int8))
         leaves = self.walk.leaves(signs, slopes, multipliers)
         low: Array = SignSweep(self.model.bounds, self.region.rows[self.row], leaves).lower()
-        refuted = (found.lower > margin).numpy() & (low > above(self.region.limits[self.row]) + MARGIN)
+        refuted = (found.lower > margin).numpy() & (low > float(self.region.beyond[self.row]) + MARGIN)
         nodes = np.full(len(signs), LEAF)
         for index in np.flatnonzero(~refuted).tolist():
             nodes[index] = _neuron(cases.signs[index], found.costs[index])
@@ -188,7 +188,7 @@ def by_signs(network: Network, region: Region, log: Log, task: Task) -> None:
         bounds = Bounds(network, region.lower[None], region.upper[None])
         low = bounds.rows(network.output, region.rows).lower[0]
         model = Model(network, bounds)
-        gaps = low - np.array([float(limit) for limit in region.limits])
+        gaps = low - region.beyond
         for clause in region.clauses:
             if not clause:
                 raise Refused("a clause without conditions cannot be refuted")

@@ -15,10 +15,11 @@ from onnx import helper
 from tests.adversarial.forgeries import believed
 from tests.verif.proving import mlp, pack, property_file, random_mlp, save, unpack
 from verif import evidence
-from verif.checker import Refused, check, exact, model
+from verif.checker import Refused, check, exact, model, stream
 from verif.checker.bounds import Bounds
 from verif.checker.claims import read
 
+WIDTHS = [0.01, 0.02, 1.0, 0.01, 0.01]
 BOX = [("-1", "1"), ("-0.5", "0.7")]
 
 
@@ -171,6 +172,29 @@ def test_an_interrupted_proof_shows_its_share(tmp_path: Path, monkeypatch: pytes
         assert shown.verdict == ("incomplete" if end < len(data) or whole.share < 1 else "holds")
     assert shares == sorted(shares) and shares[0] == 0.0 and abs(shares[-1] - whole.share) < 1e-9
     assert len(set(shares)) > 3
+
+
+def test_regions_of_which_some_need_signs(tmp_path: Path) -> None:
+    """Boxes that are refuted at once are checked together, around one that needs a tree over signs."""
+    network = random_mlp(tmp_path / "net.onnx", 2, (26, 6, 6, 2))
+    held = model.read(network)
+    ends = [np.sort(np.random.default_rng(k).uniform(-1, 1, (2, 1, 26)) * width, 0) for k, width in enumerate(WIDTHS)]
+    row = np.eye(2)[:1]
+    lows = [Bounds(held, *end).rows(held.output, row).lower[0, 0] for end in ends]
+    points = np.where(np.random.default_rng(9).random((2000, 26)) < 0.5, *ends[2])
+    least = float((-Bounds(held, points, points).rows(held.output, -row).lower).min())
+    limits = [low + (0.3 * (least - low) if width == 1.0 else -0.1) for low, width in zip(lows, WIDTHS, strict=True)]
+    box = [("-1", "1")] * 26
+    parts = []
+    for (low, high), limit in zip(ends, limits, strict=True):
+        sides = [f"(>= X_{i} {low[0, i]:.6f}) (<= X_{i} {high[0, i]:.6f})" for i in range(26)]
+        parts.append(f"(and {' '.join(sides)} (<= Y_0 {limit:.6f}))")
+    claim, out = property_file(tmp_path / "p.vnnlib", box, 2, f"(or {' '.join(parts)})"), tmp_path / "out.proof"
+    written = evidence.write(out, evidence.Claim(network, claim))
+    shown = check(out, network, claim)
+    assert shown.verdict == "holds" and shown.leaves == written.leaves >= len(WIDTHS)
+    kinds = [kind for kind, _ in stream.read(out)[1]]
+    assert kinds[:2] == ["B", "S"] and kinds[-1] == "B"
 
 
 def test_what_time_leaves_open(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ class Region:
     rows: Array
     limits: tuple[Fraction, ...]
     clauses: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def beyond(self) -> Array:
+        """Floats that are no less than the limits."""
+        return np.array([above(limit) for limit in self.limits])
+
+    def like(self, other: Region) -> bool:
+        """Whether both ask for the same rows, of whatever limits."""
+        return self is other or (self.clauses == other.clauses and np.array_equal(self.rows, other.rows))
 
 
 def read(path: Path, inputs: int, outputs: int) -> list[Region]:

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from verif.checker import claims, derivative, exact, model, stream, tree
+from verif.checker import claims, derivative, exact, model, stream
 from verif.checker.bounds import Bounds
-from verif.checker.claims import Region, above, below
+from verif.checker.claims import Region, below
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network
 from verif.checker.signs import Leaves, SignSweep, SignWalk
-from verif.checker.tree import BoxWalk, Part
-
-BATCH = 400_000  # numbers of one batch's largest value
+from verif.checker.tree import BoxWalk, Part, batch_of, gaps
 
 
 @dataclass(frozen=True)
@@ -110,20 +108,20 @@ class Work:
             self.walk = BoxWalk(region, 1.0 / len(self.regions))
         if not isinstance(self.walk, BoxWalk):
             raise Refused("boxes among signs")
+        if self.held and not region.like(self.held[0].region):
+            self.flush()
         self.held += self.walk.take(axis, cut)
         if not self.walk.stack:
-            self.flush()
             self.walk, self.place = None, self.place + 1
-        elif len(self.held) >= batch_of(self.network, region):
+        if len(self.held) >= batch_of(self.network, region):
             self.flush()
 
     def flush(self) -> None:
-        """Refute the leaves that are held."""
-        size = batch_of(self.network, self.region) if self.held else 1
+        """Refute the leaves that are held, of regions that are alike."""
+        size = batch_of(self.network, self.held[0].region) if self.held else 1
         for first in range(0, len(self.held), size):
             parts = self.held[first : first + size]
-            lower, upper = np.stack([part.lower for part in parts]), np.stack([part.upper for part in parts])
-            if not (tree.gaps(self.network, self.region, lower, upper)[0] > 0).all():
+            if not (gaps(self.network, parts)[0] > 0).all():
                 raise Refused(f"one of the leaves {self.leaves} to {self.leaves + len(parts) - 1} is not refuted")
             self._done([part.share for part in parts])
         self.held.clear()
@@ -146,7 +144,7 @@ class Work:
         size = len(found) * len(walk.neurons)
         if found:
             leaves = walk.leaves([signs for signs, _ in found], slopes[:size], multipliers[:size])
-            if not self._beyond(leaves, above(region.limits[self.row])):
+            if not self._beyond(leaves, float(region.beyond[self.row])):
                 raise Refused("one of the leaves is not refuted")
             self._done([share for _, share in found])
         if not walk.stack:
@@ -190,12 +188,6 @@ def digest_of(path: Path) -> str:
         return digest(model.contents(path))
     except (OSError, EOFError) as error:
         raise Refused(f"{path.name} could not be read: {error}") from None
-
-
-def batch_of(network: Network, region: Region) -> int:
-    """Boxes that are bounded at once."""
-    widest = max(step.size for step in network.steps)
-    return max(1, min(1024, BATCH // (widest * max(2 * widest, len(region.rows)))))
 
 
 def violates(network: Network, regions: list[Region], point: Array) -> bool:

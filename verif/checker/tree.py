@@ -5,23 +5,26 @@ A tree covers its box whatever its numbers are, as long as every cut lies inside
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from verif.checker.bounds import Bounds
-from verif.checker.claims import Region, above
+from verif.checker.claims import Region
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network
 
 LEAF = -1
+BATCH = 400_000  # numbers of one batch's largest value
 Boxes = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A box (n,) and its share of the input set."""
+    """A box (n,) of a region, and its share of the input set."""
 
+    region: Region
     lower: Array
     upper: Array
     share: float
@@ -31,7 +34,7 @@ class BoxWalk:
     """The open boxes of one region."""
 
     def __init__(self, region: Region, share: float) -> None:
-        self.stack = [Part(region.lower, region.upper, share)]
+        self.stack = [Part(region, region.lower, region.upper, share)]
 
     def take(self, axis: Array, cut: Array) -> list[Part]:
         """The leaves among the last boxes; the others are cut."""
@@ -49,7 +52,7 @@ class BoxWalk:
             low, high = halves(part.lower, part.upper, along, at)
             below = part.share * (at - part.lower[along]) / (part.upper[along] - part.lower[along])
             below = below if 0 <= below <= part.share else part.share / 2  # sizes that overflow
-            self.stack += [Part(*low, below), Part(*high, part.share - below)]
+            self.stack += [Part(part.region, *low, below), Part(part.region, *high, part.share - below)]
         return found
 
 
@@ -60,22 +63,31 @@ def halves(lower: Array, upper: Array, along: int, at: float) -> tuple[Boxes, Bo
     return (lower, low), (high, upper)
 
 
-def gaps(network: Network, region: Region, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Of boxes (B, n): proved gaps (B, C), a clause being refuted where its gap is positive, and slopes (B, C, n)."""
+def gaps(network: Network, parts: Sequence[Part]) -> tuple[Array, Array]:
+    """Of boxes of regions that are alike: proved gaps (B, C), a clause being refuted where its gap is positive, and
+    slopes (B, C, n).
+    """
+    region, lower = parts[0].region, np.stack([part.lower for part in parts])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        bounds = Bounds(network, lower, upper)
+        bounds = Bounds(network, lower, np.stack([part.upper for part in parts]))
         found = bounds.rows(network.output, region.rows) if len(region.rows) else None
+    limits = np.stack([part.region.beyond for part in parts])
     values, slopes = [], []
     for clause in region.clauses:
         if found is None or not clause:
             values.append(np.full(len(lower), -np.inf))
             slopes.append(np.ones_like(lower))
             continue
-        limit = np.array([above(region.limits[row]) for row in clause])
-        beyond = np.where(found.lower[:, clause] > limit, 1.0, -1.0)
-        size = np.nan_to_num(np.abs(found.lower[:, clause] - limit), nan=np.inf)
-        gap = np.where(beyond > 0, np.maximum(size, 2.0**-1000), -size)
+        low, limit = found.lower[:, clause], limits[:, clause]
+        size = np.nan_to_num(np.abs(low - limit), nan=np.inf)
+        gap = np.where(low > limit, np.maximum(size, 2.0**-1000), -size)
         best = gap.argmax(1)
         values.append(gap.max(1))
         slopes.append(found.slopes[np.arange(len(lower)), np.array(clause)[best]])
     return np.stack(values, 1), np.stack(slopes, 1)
+
+
+def batch_of(network: Network, region: Region) -> int:
+    """Boxes that are bounded at once."""
+    widest = max(step.size for step in network.steps)
+    return max(1, min(1024, BATCH // (widest * max(2 * widest, len(region.rows)))))
