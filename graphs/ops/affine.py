@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from graphs.ops.registry import Kind, op
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+SMALL = 256  # numbers of a channel up to which a depthwise convolution in float64 is a product with a dense matrix
 _AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -45,9 +47,27 @@ def conv(
     groups: int = 1,
 ) -> Tensor:
     """Convolution in 1 to 3 dimensions of x (B, n, C, *space); weight (out, C / groups, *kernel)."""
-    run = _CONV[len(stride)]
-    y: Tensor = run(x.flatten(0, 1), weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
+    run, images = _CONV[len(stride)], x.flatten(0, 1)
+    if groups > 1 and x.dtype == torch.float64 and _small(images, weight, groups):
+        return _unflatten(_depthwise(images, weight, bias, (stride, padding, dilation)), x)
+    y: Tensor = run(images, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     return _unflatten(y, x)
+
+
+def _small(images: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether every channel is a group of its own and so small that its dense matrix costs less than torch's loop over
+    groups and images, which is what float64 gets.
+    """
+    return images.shape[1] == groups == len(weight) and math.prod(images.shape[2:]) <= SMALL and len(images) > 1
+
+
+def _depthwise(images: Tensor, weight: Tensor, bias: Tensor | None, where: Sequence[Sequence[int]]) -> Tensor:
+    """A depthwise convolution of images (N, C, *space) as one product by a dense matrix for each channel."""
+    space, (stride, padding, dilation) = images.shape[2:], map(tuple, where)
+    units = torch.eye(math.prod(space), dtype=images.dtype, device=images.device).reshape(-1, 1, *space)
+    dense = _CONV[len(space)](units, weight, None, stride, padding, dilation)
+    y = torch.matmul(images.flatten(2).transpose(0, 1), dense.flatten(2).transpose(0, 1)).transpose(0, 1)
+    return (y if bias is None else y + bias[:, None]).reshape(len(images), *dense.shape[1:])
 
 
 @op(Kind.AFFINE)

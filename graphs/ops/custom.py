@@ -59,8 +59,11 @@ def max_pool(
     x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Tensor:
     """Max pooling of x (B, n, C, *space), padded with -inf; padding per axis, or all begins then all ends (as ONNX)."""
-    x = pad_windows(x, padding, float("-inf"))
-    y: Tensor = _MAX_POOL[len(kernel)](x.flatten(0, 1), tuple(kernel), tuple(stride), 0, tuple(dilation))
+    inside = tuple(padding)
+    if len(inside) != len(kernel) or not all(0 <= 2 * n <= k for n, k in zip(inside, kernel, strict=True)):
+        # torch itself pads by half a window at most
+        x, inside = pad_windows(x, padding, float("-inf")), (0,) * len(kernel)
+    y: Tensor = _MAX_POOL[len(kernel)](x.flatten(0, 1), tuple(kernel), tuple(stride), inside, tuple(dilation))
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
