@@ -298,3 +298,21 @@ def test_steps_that_only_move_constants_vanish(tmp_path: Path) -> None:
     found = exact.evaluate(network, [Fraction(1), Fraction(2), Fraction(3)])
     expected = np.array([1.0, 2.0, 3.0]) @ constants["w"].astype(float) + constants["b"]
     assert np.allclose([float(value) for value in found], expected, rtol=1e-12)
+
+
+def test_boxes_that_are_the_same_are_one_region(tmp_path: Path) -> None:
+    """Whatever is said twice, says what is known anyway, or empties a box."""
+    unsafe = [
+        "(and (<= X_0 0.5) (<= Y_0 1))",
+        "(and (<= X_0 2) (<= Y_0 2))",
+        "(and (<= X_0 0.5) (>= X_0 -1.0) (<= X_0 0.75) (>= Y_1 3))",
+        "(and (>= (* -2 X_0) 3) (<= Y_0 0))",
+        "(<= Y_1 4)",
+    ]
+    claim = property_file(tmp_path / "p.vnnlib", BOX, 2, f"(or {' '.join(unsafe)})")
+    claim.write_text(claim.read_text() + "(assert (<= Y_0 9))\n")
+    first, second = read(claim, 2, 2)
+    assert first.exact == ((-1, Fraction(1, 2)), (Fraction(-1, 2), Fraction(7, 10)))
+    assert second.exact == ((-1, 1), (Fraction(-1, 2), Fraction(7, 10)))
+    assert [[first.limits[row] for row in clause] for clause in first.clauses] == [[9, 1], [9, -3]]
+    assert [[second.limits[row] for row in clause] for clause in second.clauses] == [[9, 2], [9, 4]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +21,7 @@ DEEPEST = 50
 TOKEN = re.compile(r"\s*(?:;[^\n]*|([()]|[^\s();]+))")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 Tree = str | list["Tree"]
+Ends = tuple[Fraction | None, Fraction | None]
 Linear = dict[tuple[str, int], Fraction]
 
 
@@ -58,18 +60,22 @@ def read(path: Path, inputs: int, outputs: int) -> list[Region]:
         source = contents(path).decode("utf-8")
     except (UnicodeDecodeError, OSError, EOFError) as error:
         raise Refused(f"{path.name} could not be read: {error}") from None
+    common: list[Atom] = []
     conjunctions: list[tuple[Atom, ...]] = [()]
     for tree in parse(source):
         if not isinstance(tree, list) or not tree:
             raise Refused("a command was expected")
         if tree[0] == "assert" and len(tree) == 2:
             parts = alternatives(tree[1])
+            if len(parts) == 1:
+                common += parts[0]
+                continue
             if len(parts) * len(conjunctions) > MOST:
                 raise Refused("more alternatives than the checker takes")
             conjunctions = [(*left, *right) for left in conjunctions for right in parts]
         elif tree[0] != "declare-const" or len(tree) != 3 or tree[2] != "Real":
             raise Refused(f"the command {tree[0]!s:.40} is beyond the checker")
-    return _regions(conjunctions, inputs, outputs)
+    return _regions(common, conjunctions, inputs, outputs)
 
 
 def parse(source: str) -> list[Tree]:
@@ -165,37 +171,47 @@ def above(value: Fraction) -> float:
     return -below(-value)
 
 
-def _regions(conjunctions: list[tuple[Atom, ...]], inputs: int, outputs: int) -> list[Region]:
+def _regions(common: list[Atom], conjunctions: list[tuple[Atom, ...]], inputs: int, outputs: int) -> list[Region]:
     """One region for each box, in the order of the file; boxes without points are left out."""
-    boxes: dict[tuple[tuple[Fraction, Fraction], ...], list[list[Atom]]] = {}
+    ends, shared = _narrowed({}, common, inputs)
+    boxes: dict[tuple[tuple[int, Ends], ...], list[list[Atom]]] = {}
     for atoms in conjunctions:
-        ends: list[list[Fraction | None]] = [[None, None] for _ in range(inputs)]
-        clause = []
-        for atom in atoms:
-            kinds = {kind for kind, _, _ in atom.terms}
-            if kinds == {"X"} and len(atom.terms) == 1:
-                _narrow(ends, atom)
-            elif kinds <= {"Y"}:
-                clause.append(atom)
-            else:
-                raise Refused("constraints that join inputs to each other or to outputs are beyond the checker")
-        box = []
-        for low, high in ends:
-            if low is None or high is None:
-                raise Refused("an input has no bounds")
-            box.append((low, high))
+        own, clause = _narrowed(ends, atoms, inputs)
+        key = tuple(sorted((index, held) for index, held in own.items() if held != ends.get(index)))
+        boxes.setdefault(key, []).append(shared + clause)
+    found = []
+    for key, clauses in boxes.items():
+        whole = {**ends, **dict(key)}
+        pairs = (whole.get(index, (None, None)) for index in range(inputs))
+        box = tuple((low, high) for low, high in pairs if low is not None and high is not None)
+        if len(box) < inputs:
+            raise Refused("an input has no bounds")
         if all(low <= high for low, high in box):
-            boxes.setdefault(tuple(box), []).append(clause)
-    return [_region(box, clauses, outputs) for box, clauses in boxes.items()]
+            found.append(_region(box, clauses, outputs))
+    return found
 
 
-def _narrow(ends: list[list[Fraction | None]], atom: Atom) -> None:
-    ((_, index, factor),) = atom.terms
-    if index >= len(ends):
-        raise Refused("the property names an input that the model does not have")
-    value, side = -atom.constant / factor, 1 if factor > 0 else 0
-    held = ends[index][side]
-    ends[index][side] = value if held is None else (min if side else max)(held, value)
+def _narrowed(known: dict[int, Ends], atoms: Sequence[Atom], inputs: int) -> tuple[dict[int, Ends], list[Atom]]:
+    """Ends of inputs that atoms narrow, from those that are known, and the atoms about outputs."""
+    ends: dict[int, Ends] = {}
+    clause = []
+    for atom in atoms:
+        kinds = {kind for kind, _, _ in atom.terms}
+        if kinds <= {"Y"}:
+            clause.append(atom)
+        elif kinds == {"X"} and len(atom.terms) == 1:
+            ((_, index, factor),) = atom.terms
+            if index >= inputs:
+                raise Refused("the property names an input that the model does not have")
+            value = -atom.constant / factor if abs(factor) != 1 else -atom.constant * factor.numerator
+            low, high = ends.get(index) or known.get(index) or (None, None)
+            if factor > 0:
+                ends[index] = low, value if high is None else min(high, value)
+            else:
+                ends[index] = value if low is None else max(low, value), high
+        else:
+            raise Refused("constraints that join inputs to each other or to outputs are beyond the checker")
+    return ends, clause
 
 
 def _region(box: tuple[tuple[Fraction, Fraction], ...], clauses: list[list[Atom]], outputs: int) -> Region:
