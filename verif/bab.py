@@ -13,10 +13,12 @@ from torch import Tensor
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker, Budget
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
+from verif.bounds.chains import ChainPass
 from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
 from verif.domains import Domains
+from verif.events import Candidate as Candidate, Progress as Progress
 from verif.programs import Beside
 from verif.query import Property, Query
 from verif.rounding import Allowance, of_terms
@@ -27,29 +29,6 @@ from verif.tactics import in_force
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 TRIED_SHARE = 0.06  # of the time, for descents from the points of another search
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a search knows so far. `worst` is the lowest open gap, `proved_share` of the volume of all regions, `widths`
-    the mean width of each value's interval over the first boxes, in the order of the graph.
-    """
-
-    open: int
-    done: int
-    worst: float
-    proved_share: float
-    boxes_per_second: float
-    seconds: float
-    widths: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A point (n,) that floating-point evaluation calls a counterexample; only a replay can confirm it."""
-
-    point: Tensor
-    region: int
 
 
 @dataclass
@@ -85,6 +64,10 @@ class Search:
     def __post_init__(self) -> None:
         self.chance = self.strategy.chance
         self.unrounded = None if self.allowance.unproved else Unrounded.of(self.engine.graph)
+        own = self.unrounded is None and self.query.property.center is None
+        self.chain = ChainPass.of(self.engine, self.domains.lower.dtype) if own else None
+        if self.chain is not None:
+            self.domains.signs = self.chain.nothing(len(self.domains))
 
     def run(self) -> Iterator[Progress | Candidate]:
         """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
@@ -151,6 +134,10 @@ class Search:
         if not (self.done or engine.heavy or self.allowance.counts(dtype)) and 2 * len(batch) <= self.ration.boxes:
             engine, dtype = self.exact, torch.float64  # not twice: this may be all there is to do
         region = self.region_set(batch, dtype)
+        if self.chain is not None and self.done and isinstance(region, Box):
+            (rounds,) = self.levels(engine, region)
+            result, batch.signs = self.chain.bound(region, batch.signs, rounds, self.deadline)
+            return result
         if engine.heavy:
             cheap = self.engine.bound(region, backward=False, deadline=self.deadline)
             if self.refutes(cheap, batch):
@@ -293,6 +280,7 @@ class Search:
             domains.region.repeat(2),
             domains.worst.repeat(2),
             domains.share.repeat(2) / 2,
+            domains.signs.repeat(2, 1),
         )
         self.domains.push(domains)
 

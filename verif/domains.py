@@ -11,7 +11,7 @@ from torch import Tensor
 @dataclass
 class Domains:
     """N boxes: lower, upper (N, n); region (N,) they come from; worst (N,) gap known so far; share (N,) of the volume
-    of all regions.
+    of all regions; signs (N, W) known of ReLU inputs (see `verif.bounds.chains`; W = 0: nothing is known).
     """
 
     lower: Tensor
@@ -19,6 +19,7 @@ class Domains:
     region: Tensor
     worst: Tensor
     share: Tensor
+    signs: Tensor
 
     def __len__(self) -> int:
         return len(self.region)

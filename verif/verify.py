@@ -225,6 +225,7 @@ class Run:
             torch.arange(count),
             torch.full((count,), -math.inf, dtype=torch.float64),
             torch.full((count,), 1 / count, dtype=torch.float64),
+            torch.empty(count, 0, dtype=torch.uint8),
         )
         work = double if fine else single
         ration = self._ration(work)

@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ class Job(ctypes.Structure):
         *((name, _I32) for name in ("slot_count", "op_count", "at", "input")),
         *((name, _P) for name in ("box", "first", "count", "entries", "given")),
         *((name, _I64) for name in ("given_stride", "out_stride", "total", "size")),
-        *((name, _P) for name in ("center", "radius", "low", "high", "slopes", "bias", "arena")),
+        *((name, _P) for name in ("center", "radius", "low", "high", "slopes", "bias", "steep", "arena")),
         ("arena_size", _I64),
         *((name, _I32) for name in ("tiles", "rounds", "signs")),
     ]
@@ -193,6 +194,17 @@ class TileSweep:
         if box:
             job.center, job.radius = map(address, box)
         return [slots, arena, *box]
+
+    def describe(self, job: Job) -> None:
+        """Slots without lists, and steps, for callers that make the lists; they live as long as the sweep."""
+        job.slots, job.ops = ctypes.addressof(self._bare), ctypes.addressof(self._ops)
+        job.slot_count, job.op_count = len(self._bare), len(self.program.steps)
+        job.at, job.input = self.program.at, self.program.input
+
+    @cached_property
+    def _bare(self) -> ctypes.Array[_Slot]:
+        slots = self.program.slots
+        return (_Slot * len(slots))(*(_slot(s, Entries.all(s.geometry)) for s in slots))
 
     def _op(self, graph: Graph, step: Step) -> _Op:
         """One step, with its constants."""

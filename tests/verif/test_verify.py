@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partialmethod
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -183,20 +185,23 @@ def test_a_candidate_that_no_replay_confirms_is_not_a_violation(monkeypatch: pyt
 
 def test_bounds_that_are_nan_or_infinite_never_make_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     from verif.bounds import Engine
+    from verif.bounds.chains import ChainPass
+    from verif.bounds.found import Pass
 
     graph = mlp(0, (4, 8, 1))
     property = linear(graph, LOWER, UPPER, torch.ones(1, 1), [-1e3])
-    original = Engine.bound
+    whole, chain = Engine.bound, ChainPass.bound
+
+    def lost(found: Pass, bad: float) -> Pass:
+        return replace(found, lower=torch.full_like(found.lower, bad), bias=torch.full_like(found.bias, bad))
+
+    def by_chain(self: ChainPass, *args: Any, bad: float) -> tuple[Pass, torch.Tensor]:
+        found, signs = chain(self, *args)
+        return lost(found, bad), signs
+
     for bad in (math.nan, -math.inf):
-        monkeypatch.setattr(
-            Engine,
-            "bound",
-            lambda self, *args, bad=bad, **more: replace(
-                found := original(self, *args, **more),
-                lower=torch.full_like(found.lower, bad),
-                bias=torch.full_like(found.bias, bad),
-            ),
-        )
+        monkeypatch.setattr(Engine, "bound", lambda self, *args, bad=bad, **more: lost(whole(self, *args, **more), bad))
+        monkeypatch.setattr(ChainPass, "bound", partialmethod(by_chain, bad=bad))
         assert verify(graph, property, timeout=1.0).verdict in (Verdict.TIMEOUT, Verdict.UNKNOWN)
 
 

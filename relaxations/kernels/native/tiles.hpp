@@ -61,6 +61,7 @@ struct Op {
 // Out: low and high (total) of unit rows, or low (boxes, S) of given rows; with `slopes`, the rows on the input and
 // their bias too, for unit rows the rows first and then their negations, (2, total, size) and (2, total).
 // `center` and `radius` (boxes, size) are those of boxes of inputs; without them the bounds are the bias alone.
+// `steep`, for given rows: the rows on the input before any step, or null.
 // `rounds`: steps of slope optimisation (needs centre and radius); with `signs`, unit rows whose sign is settled take no more.
 template <class F>
 struct Job {
@@ -71,7 +72,7 @@ struct Job {
     const F* given;
     int64_t given_stride, out_stride, total, size;
     const F *center, *radius;
-    F *low, *high, *slopes, *bias;
+    F *low, *high, *slopes, *bias, *steep;
     void* arena;  // per thread, `arena_size` vectors
     int64_t arena_size;
     int32_t tiles, rounds, signs;

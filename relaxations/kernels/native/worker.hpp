@@ -217,6 +217,7 @@ class Worker {
         best[lane] = std::isnan(low[lane]) ? -INFINITY : low[lane];
         if (job.bias) job.bias[at] = bias[lane];
         if (job.slopes) write(rows[job.input], job.slopes + at * job.size, lane);
+        if (job.steep && first_time) std::copy_n(job.slopes + at * job.size, job.size, job.steep + at * job.size);
         return true;
     }
 
