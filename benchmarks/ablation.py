@@ -54,6 +54,7 @@ INSTANCES = (
     ("oval21", "cifar_base_kw", "cifar_base_kw-img3568-eps0.030457516339869282"),
     ("cifar10_resnet", "resnet_2b", "prop_47_eps_0.008"),
     ("marabou_cifar10", "cifar10_small", "networkcifar10_small_index1783_eps0.012_target9_orig8"),
+    ("verivital", "Convnet_avgpool", "prop_7_0.04"),
     ("sri_resnet_a", "resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1", "cifar10_spec_idx_1864_eps_0.00350"),
 )
 PINNED = 1e-6  # of a slope's range that is left: none at all would say that the neuron has its sign
@@ -161,6 +162,7 @@ LEVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "falsifier first": lambda: patch.object(Run, "_attack", later_attack(Run._attack)),
     "roots of hard subtrees": lambda: patched({"verif.signs.MANY": 1 << 60}),
     "lines of roots": lambda: patch.object(CutBox, "least", no_lines),
+    "hulls of patches": lambda: patched({"verif.hulls.first_relu": lambda graph: None}),
 }
 SIGNS = {"mnist_fc", "oval21", "cifar10_resnet"}
 REACH: dict[str, Callable[[Row], bool]] = {
@@ -170,6 +172,7 @@ REACH: dict[str, Callable[[Row], bool]] = {
     "trial bounds": lambda row: row.family in {*SIGNS, "vit"},
     "roots of hard subtrees": lambda row: row.family in SIGNS,
     "lines of roots": lambda row: row.family in SIGNS,
+    "hulls of patches": lambda row: row.family == "verivital",
 }
 
 

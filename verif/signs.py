@@ -25,6 +25,7 @@ from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
 from verif.bounds.engine import OutOfTime
 from verif.cases import Cases, Groups
+from verif.hulls import Asked, lower_bounds
 from verif.rounding import of_terms
 
 ROOT = Rounds(10, 60)  # rounds of slope optimisation for the root's intermediate values and rows
@@ -174,6 +175,7 @@ class SignSearch:
         if result.part is not None and bool(result.part.empty):
             self.done += 1
             return None
+        self._by_hulls(result)
         fronts = {node.inputs[0] for node in self.engine.graph if node.op == "relu"}
         self.ranges = {name: result.intervals[name] for name in fronts}
         exact = self.engine.cases(self.box, result, self.rows)
@@ -190,6 +192,14 @@ class SignSearch:
             cases.keep(found)
             self._branch(sweeps, cases, found)
         return sweeps
+
+    def _by_hulls(self, result: Pass) -> None:
+        """Whatever exact minima over patches of the input refute needs no cases: its limit is gone."""
+        left = (result.lower[0] <= self.limit).nonzero()[:, 0]
+        if self.base is None and len(left):
+            limit = self.limit[left]
+            low = lower_bounds(Asked(self.engine, self.box, result, self.rows[0, left], limit, self.deadline))
+            self.limit = self.limit.index_copy(0, left, torch.where(low > limit, -math.inf, limit))
 
     def _first(self, bound: Tensor, choices: int) -> Cases:
         """One case for each row; they have the base's signs and multipliers, whose lines are others than before."""
