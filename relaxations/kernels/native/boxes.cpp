@@ -12,6 +12,7 @@
 namespace {
 
 enum Sign : uint8_t { OPEN, POSITIVE, NEGATIVE };
+constexpr int FEW = 4;  // where less than a fourth of the signs is open, intervals hardly ever tell more of them than rows
 
 // A tile of rows of the one box at hand.
 template <class F>
@@ -45,14 +46,17 @@ struct Layer {
 
     // Entry i with its input between l and u; lines as in relaxations/scalar/bent.py.
     void add(int i, F l, F u) {
+        lower[i] = std::max(l, F(0)), upper[i] = std::max(u, F(0));
+        if (u <= 0) return;
+        if (l >= 0) return list(i, 1, 1, 0);
         constexpr F eps = sizeof(F) == 4 ? F(0x1p-23) : F(0x1p-52), tiny = sizeof(F) == 4 ? F(0x1p-126) : F(0x1p-1022);
-        const F left = std::min(l, F(0)), right = std::max(u, F(0));
-        lower[i] = std::max(l, F(0)), upper[i] = right;
-        F rise = right / std::max(right - left, tiny);
-        F top = std::max(-rise * left, (1 - rise) * right) * (1 + 2 * eps);
-        if (!std::isfinite(top)) rise = 0, top = right;
+        const F rise = u / std::max(u - l, tiny), top = std::max(-rise * l, (1 - rise) * u) * (1 + 2 * eps);
         const F slope = l + u > 0 ? F(1) : F(0);
-        if (slope == 0 && rise == 0 && top == 0) return;
+        std::isfinite(top) ? list(i, slope, rise, top) : list(i, slope, 0, u);
+    }
+
+   private:
+    void list(int i, F slope, F rise, F top) {
         const int k = start[1]++;
         const bool free = slope != rise;
         entry[k] = i;
@@ -87,6 +91,7 @@ class BoxWorker {
         const int64_t at = int64_t(box) * n;
         for (Job<F>& job : jobs) job.center = chain.center + at, job.radius = chain.radius + at;
         int64_t entry = box * total;
+        few = chain.settled && FEW * std::count(chain.settled + entry, chain.settled + entry + total, OPEN) < total;
         for (int r = 0; r < chain.count; ++r) entry += bound(r, entry);
         Job<F>& last = jobs.back();
         const int64_t row = int64_t(box) * chain.rows;
@@ -106,8 +111,12 @@ class BoxWorker {
     // Bound the input of ReLU r and make its lines; `entry` is where its signs are. Returns its size.
     int bound(int r, int64_t entry) {
         const int size = chain.sizes[r];
-        interval(r);
-        if (chain.settled) settle(chain.settled + entry, size);
+        const uint8_t* settled = chain.settled ? chain.settled + entry : nullptr;
+        if (r == 0 || !few)
+            interval(r);
+        else
+            for (int i = 0; i < size; ++i) middle[i] = -F(INFINITY), spread[i] = F(INFINITY);
+        if (settled) settle(settled, size);
         if (r > 0) rows(r);
         Layer<F>& layer = layers[r];
         layer.start[1] = 0;
@@ -115,8 +124,8 @@ class BoxWorker {
         for (int i = 0; i < size; ++i) {
             F l = middle[i], u = spread[i];
             if (error) l -= error[i], u += error[i];
-            if (chain.settled && chain.settled[entry + i] == POSITIVE) l = std::max(l, F(0)), u = std::max(u, l);
-            if (chain.settled && chain.settled[entry + i] == NEGATIVE) u = std::min(u, F(0)), l = std::min(l, u);
+            if (settled && settled[i] == POSITIVE) l = std::max(l, F(0)), u = std::max(u, l);
+            if (settled && settled[i] == NEGATIVE) u = std::min(u, F(0)), l = std::min(l, u);
             if (chain.found) chain.found[entry + i] = u <= 0 ? NEGATIVE : (l >= 0 ? POSITIVE : OPEN);
             layer.add(i, l, u);
         }
@@ -179,6 +188,7 @@ class BoxWorker {
     std::vector<F> middle, spread, low, high;
     std::vector<int32_t> open;
     int64_t total = 0;
+    bool few = false;
 };
 
 // Bound all boxes on `threads` threads; whether they were done before `seconds` had passed.

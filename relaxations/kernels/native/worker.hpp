@@ -22,7 +22,9 @@ class Worker {
     void run(int tile) {
         take(tile);
         best = V<F>{} - F(INFINITY), moving = V<F>{} + F(1);
+        for (int s = 0; s < job.slot_count; ++s) list(s);
         Pace pace{first_step(), 1, 1};
+        const double slower = decay();
         double mean = 1, square = 1;
         for (int round = 0;; ++round) {
             V<F> bias = backward(round);
@@ -30,7 +32,7 @@ class Worker {
             if (round == job.rounds || settled()) break;
             pace.first = 1 / (1 - (mean *= Pace::MEAN)), pace.second = 1 / (1 - (square *= Pace::SQUARE));
             forward(pace);
-            pace.step *= decay();
+            pace.step *= slower;
         }
     }
 
@@ -38,7 +40,7 @@ class Worker {
     virtual void take(int tile) { box = job.box[tile], first = job.first[tile], count = job.count[tile]; }
 
     V<F> backward(int round) {
-        for (int s = 0; s < job.slot_count; ++s) clear(s);
+        for (Rows<F>& r : rows) r.filled = false;
         V<F> bias = {};
         if (job.given)
             start_given();
@@ -48,16 +50,19 @@ class Worker {
         return bias;
     }
 
-    void clear(int s) {
+    // Where the box at hand has its entries of a value, and their coefficients.
+    void list(int s) {
         const Slot<F>& slot = job.slots[s];
         Rows<F>& r = rows[s];
         const int64_t shift = slot.entry_stride * box;
         r.at = arena + slot.offset;
         r.start = slot.start + slot.start_stride * box;
         r.channel = slot.channel + shift, r.flat = slot.flat + shift;
-        for (int i = 0; i < LINES; ++i) r.lines[i] = slot.lines[i] ? slot.lines[i] + shift : nullptr;
+        for (int i = 0, end = slot.lines[TURNS] ? LINES : TURNS; i < end; ++i)
+            r.lines[i] = slot.lines[i] ? slot.lines[i] + shift : nullptr;
         r.channels = slot.channels, r.height = slot.height, r.width = slot.width;
-        r.filled = false;
+        values[s] = r;
+        values[s].at = arena + slot.kept;
     }
 
     void start_given() {
@@ -157,11 +162,9 @@ class Worker {
 
     // From the minimiser of each row to the values in front of every scalar op, whose slopes take a step.
     void forward(const Pace& pace) {
-        for (int s = 0; s < job.slot_count; ++s) {
-            values[s] = rows[s];
-            values[s].at = arena + job.slots[s].kept;
-            values[s].filled = false;
-        }
+        for (int s = 0; s < job.slot_count; ++s) values[s].window = rows[s].window, values[s].filled = false;
+        Rows<F>& last = values[job.at];
+        last.start = rows[job.at].start, last.channel = rows[job.at].channel, last.flat = rows[job.at].flat;
         Rows<F>& x = values[job.input];
         const Rows<F>& r = rows[job.input];
         if (!r.filled) return;
