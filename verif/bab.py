@@ -13,7 +13,7 @@ from torch import Tensor
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker, Budget
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
-from verif.bounds.chains import ChainPass
+from verif.bounds.chains import ChainPass, rounds_at
 from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
@@ -27,6 +27,7 @@ from verif.strategy import RegionSearch, Strategy, Task
 from verif.tactics import in_force
 
 ALONE = 20_000  # numbers per layer of a batch below which threads cost more than they bring (measured)
+FLOOR = 0.05  # share of the steepest slope that each axis has at least
 DESCENTS, DESCENT_SHARE = 32, 0.2  # points that a batch's descent starts from, and its share of the time
 TRIED_SHARE = 0.06  # of the time, for descents from the points of another search
 
@@ -65,9 +66,9 @@ class Search:
         self.chance = self.strategy.chance
         self.unrounded = None if self.allowance.unproved else Unrounded.of(self.engine.graph)
         own = self.unrounded is None and self.query.property.center is None
-        self.chain = ChainPass.of(self.engine, self.domains.lower.dtype) if own else None
+        self.chain = ChainPass.of(self.engine, self.domains.lower.dtype, self.threads) if own else None
         if self.chain is not None:
-            self.domains.signs = self.chain.nothing(len(self.domains))
+            self.domains.signs = self.chain.sweep.nothing(len(self.domains))
 
     def run(self) -> Iterator[Progress | Candidate]:
         """Search until no domain is open (every clause refuted unless `unresolved`), or the deadline."""
@@ -135,8 +136,9 @@ class Search:
             engine, dtype = self.exact, torch.float64  # not twice: this may be all there is to do
         region = self.region_set(batch, dtype)
         if self.chain is not None and self.done and isinstance(region, Box):
-            (rounds,) = self.levels(engine, region)
-            result, batch.signs = self.chain.bound(region, batch.signs, rounds, self.deadline)
+            (usual,) = self.levels(engine, region)
+            depth = -torch.log2(batch.share * len(self.query.property.lower)).round()
+            result, batch.signs = self.chain.bound(region, batch.signs, rounds_at(depth, usual), self.deadline)
             return result
         if engine.heavy:
             cheap = self.engine.bound(region, backward=False, deadline=self.deadline)
@@ -290,7 +292,7 @@ class Search:
         open_clause = (gaps <= 0).flatten(1).to(weight.dtype)
         weight.scatter_add_(1, atoms.flatten(1), open_clause)
         slopes = (result.slopes if result.steep is None else result.steep).abs()
-        least = (0.01 * slopes.amax(-1, keepdim=True)).clamp(min=torch.finfo(slopes.dtype).tiny)
+        least = (FLOOR * slopes.amax(-1, keepdim=True)).clamp(min=torch.finfo(slopes.dtype).tiny)
         slopes = slopes.clamp(min=least)  # where no line depends on the input, the widest axis is cut
         if self.chance is not None:
             slopes = torch.rand(slopes.shape, generator=self.chance, dtype=slopes.dtype)

@@ -23,13 +23,15 @@ from relaxations.kernels.tiles import TileSweep
 
 _P, _I32 = ctypes.c_void_p, ctypes.c_int32
 WIDEST = 512  # numbers of a value up to which a box's rows stay in the cache
+FEWEST = 8  # boxes for which another thread is worth waking
 
 
 class _Chain(ctypes.Structure):
     _fields_ = [
         *((name, _P) for name in ("jobs", "relus", "sizes", "weights", "bias", "errors")),
-        *((name, _I32) for name in ("count", "boxes", "rows", "inner", "last")),
-        *((name, _P) for name in ("center", "radius", "settled", "found", "low", "slopes", "bias_out", "steep")),
+        *((name, _I32) for name in ("count", "boxes", "rows")),
+        *((name, _P) for name in ("rounds", "center", "radius", "settled", "found")),
+        *((name, _P) for name in ("low", "slopes", "bias_out", "steep")),
     ]
 
 
@@ -82,11 +84,15 @@ class Bounded(NamedTuple):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes by centre and radius (B, n), and the signs (B, W) known of ReLU inputs: 1 not negative, 2 not positive."""
+    """Boxes by centre and radius (B, n), and the signs (B, W) known of ReLU inputs: 1 not negative, 2 not positive.
+
+    `rounds` (B, 2) of slope optimisation, for rows inside and for the last ones.
+    """
 
     center: Tensor
     radius: Tensor
-    signs: Tensor | None = None
+    signs: Tensor
+    rounds: Tensor
 
 
 class BoxSweep:
@@ -124,33 +130,36 @@ class BoxSweep:
         """W."""
         return int(self.sizes.sum())
 
-    def run(self, boxes: Boxes, rows: Tensor, rounds: tuple[int, int], seconds: float = math.inf) -> Bounded:
-        """Bounds of rows (S, M) over boxes, with rounds of slope optimisation for rows inside and for these."""
+    def nothing(self, boxes: int) -> Tensor:
+        """Signs (B, W) of boxes of which none is known."""
+        return torch.zeros(boxes, self.width, dtype=torch.uint8)
+
+    def run(self, boxes: Boxes, rows: Tensor, threads: int, seconds: float = math.inf) -> Bounded:
+        """Bounds of rows (S, M) over boxes."""
         count, n = boxes.center.shape
         center, radius, given = (x.to(self.dtype).contiguous() for x in (boxes.center, boxes.radius, rows))
         low, bias = (center.new_empty(count, len(given)) for _ in range(2))
         slopes, steep = (center.new_empty(count, len(given), n) for _ in range(2))
-        settled, signs = boxes.signs, torch.empty(count, self.width, dtype=torch.uint8)
-        threads = max(1, min(torch.get_num_threads(), count // 4))
-        jobs, kept = self._jobs(rounds, threads)
+        settled, rounds = boxes.signs.contiguous(), boxes.rounds.to(torch.int32).contiguous()
+        signs = torch.empty_like(settled)
+        threads = max(1, min(threads, count // FEWEST))
+        jobs, kept = self._jobs(threads)
         jobs[-1].given, jobs[-1].given_stride = address(given), 0
         held = pointers(self.weights), pointers(self.bias), pointers(self.errors)
         made = _Chain(ctypes.addressof(jobs), address(self.relus), address(self.sizes), *map(ctypes.addressof, held))
-        made.count, made.boxes, made.rows = len(self.sizes), count, len(given)
+        made.count, made.boxes, made.rows, made.rounds = len(self.sizes), count, len(given), address(rounds)
         made.center, made.radius, made.settled, made.found = map(address, (center, radius, settled, signs))
         made.low, made.slopes, made.bias_out, made.steep = map(address, (low, slopes, bias, steep))
         done = function("boxes", self.dtype)(ctypes.byref(made), threads, ctypes.c_double(seconds))
         del kept
         return Bounded(low, slopes, bias, steep, signs, bool(done))
 
-    def _jobs(self, rounds: tuple[int, int], threads: int) -> tuple[ctypes.Array[tiles.Job], Tensor]:
+    def _jobs(self, threads: int) -> tuple[ctypes.Array[tiles.Job], Tensor]:
         """The job of each sweep, and the memory that they share."""
-        programs = [sweep.program for sweep in self.sweeps]
-        room = max(p.kept if any(rounds) else p.arena for p in programs)
+        room = max(sweep.program.kept for sweep in self.sweeps)
         arena = torch.empty(threads * room * vector_bytes(), dtype=torch.uint8)
-        jobs = (tiles.Job * len(programs))()
-        for i, (job, sweep) in enumerate(zip(jobs, self.sweeps, strict=True)):
+        jobs = (tiles.Job * len(self.sweeps))()
+        for job, sweep in zip(jobs, self.sweeps, strict=True):
             sweep.describe(job)
-            job.rounds, job.signs = rounds[i == len(programs) - 1], True
-            job.arena, job.arena_size, job.size = address(arena), room, self.weights[0].shape[0]
+            job.signs, job.arena, job.arena_size, job.size = True, address(arena), room, self.weights[0].shape[0]
         return jobs, arena

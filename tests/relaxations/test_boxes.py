@@ -16,7 +16,7 @@ from relaxations.sets import Box
 from tests.verif.networks import mlp, residual, weights
 from tests.verif.test_tiles import each_library as each_library, threads as threads
 from verif.bounds import Engine, Rounds
-from verif.bounds.chains import ChainPass
+from verif.bounds.chains import ChainPass, rounds_at
 from verif.bounds.engine import OutOfTime
 
 needs_library = pytest.mark.skipif(not available(torch.float64), reason="the native library is not built")
@@ -30,6 +30,12 @@ def boxes(count: int, inputs: int, dtype: torch.dtype, seed: int = 0) -> Box:
     center, size = (torch.rand(count, inputs, generator=generator, dtype=torch.float64) for _ in range(2))
     radius = size * torch.linspace(0, 0.5, count, dtype=torch.float64)[:, None]
     return Box((center - radius).to(dtype), (center + radius).to(dtype))
+
+
+def listed(region: Box, rounds: tuple[int, int], signs: Tensor) -> Boxes:
+    """All with the same rounds; `signs` (B or 1, W)."""
+    count = len(region)
+    return Boxes(region.center, region.radius, signs.expand(count, -1), torch.tensor([rounds]).expand(count, 2))
 
 
 def chain(graph: Graph, errors: dict[str, Tensor] | None = None) -> BoxSweep:
@@ -50,7 +56,8 @@ def test_a_chain_is_bounded_as_layer_by_layer(dtype: torch.dtype, rounds: tuple[
     rows = torch.eye(3, dtype=dtype)
     for moved in ({}, errors):
         wanted = Engine(graph, errors=moved).bound(region, rounds=Rounds(*rounds))
-        found = chain(graph, moved).run(Boxes(region.center, region.radius), rows, rounds)
+        sweep = chain(graph, moved)
+        found = sweep.run(listed(region, rounds, sweep.nothing(1)), rows, torch.get_num_threads())
         assert found.complete and wanted.steep is not None
         near = PRECISIONS[dtype]
         low = found.low.maximum(wanted.intervals[graph.outputs[0]].lower)
@@ -68,12 +75,12 @@ def test_a_chain_is_bounded_as_layer_by_layer(dtype: torch.dtype, rounds: tuple[
 def test_parts_inherit_signs_that_are_right(seed: int) -> None:
     graph, outer = mlp(seed, (4, 10, 12, 9, 2)), boxes(9, 4, torch.float64, seed)
     sweep, rows = chain(graph), torch.eye(2, dtype=torch.float64)
-    whole = sweep.run(Boxes(outer.center, outer.radius), rows, (0, 2))
+    whole = sweep.run(listed(outer, (0, 2), sweep.nothing(1)), rows, 1)
     parts = outer.split(torch.full((9,), seed % 4))
     known = whole.signs.repeat(2, 1)
-    found = sweep.run(Boxes(parts.center, parts.radius, known), rows, (0, 2))
+    found = sweep.run(listed(parts, (0, 2), known), rows, 1)
     assert ((known == 0) | (known == found.signs)).all()
-    alone = sweep.run(Boxes(parts.center, parts.radius), rows, (0, 2))
+    alone = sweep.run(listed(parts, (0, 2), sweep.nothing(1)), rows, 1)
     assert (found.low - alone.low).mean() > -0.01
     points = parts.sample(200, torch.Generator().manual_seed(seed))
     held = graph.evaluate({graph.inputs[0]: points.flatten(0, 1)}, list(graph.nodes))
@@ -109,7 +116,8 @@ def test_what_is_no_chain() -> None:
 def test_intervals_that_overflow_prove_nothing() -> None:
     graph = mlp(1, (4, 8, 8, 2))
     wide = Box(torch.full((2, 4), -1e308, dtype=torch.float64), torch.full((2, 4), 1e308, dtype=torch.float64))
-    found = chain(graph).run(Boxes(wide.center, wide.radius), torch.eye(2, dtype=torch.float64), (0, 1))
+    sweep = chain(graph)
+    found = sweep.run(listed(wide, (0, 1), sweep.nothing(1)), torch.eye(2, dtype=torch.float64), 1)
     assert not (found.low > -1e300).any()
 
 
@@ -117,7 +125,7 @@ def test_intervals_that_overflow_prove_nothing() -> None:
 def test_a_chain_stops_in_time() -> None:
     graph = mlp(0, (4, 60, 60, 60, 3))
     engine, region = Engine(graph), boxes(2000, 4, torch.float64)
-    found = ChainPass.of(engine, torch.float64)
+    found = ChainPass.of(engine, torch.float64, 1)
     assert found is not None
     with pytest.raises(OutOfTime):
-        found.bound(region, found.nothing(2000), Rounds(4, 8), time.monotonic())
+        found.bound(region, found.sweep.nothing(2000), rounds_at(torch.zeros(2000), Rounds(4, 8)), time.monotonic())

@@ -89,7 +89,10 @@ class BoxWorker {
     void run(int box) {
         const int n = int(jobs[0].size);
         const int64_t at = int64_t(box) * n;
-        for (Job<F>& job : jobs) job.center = chain.center + at, job.radius = chain.radius + at;
+        for (Job<F>& job : jobs) {
+            job.center = chain.center + at, job.radius = chain.radius + at;
+            job.rounds = chain.rounds[2 * box + (&job == &jobs.back())];
+        }
         int64_t entry = box * total;
         few = chain.settled && FEW * std::count(chain.settled + entry, chain.settled + entry + total, OPEN) < total;
         for (int r = 0; r < chain.count; ++r) entry += bound(r, entry);
