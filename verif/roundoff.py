@@ -104,7 +104,7 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
         else:
             call = Call.of(graph, node)
             under += (
-                mass * LEAST[dtype] * _products(call) * sum(float(sizes[name].sum()) + 1 for name in call.node.inputs)
+                mass * LEAST[dtype] * products(call) * sum(float(sizes[name].sum()) + 1 for name in call.node.inputs)
             )
             xs, ts = ([of[name] for name in node.inputs] for of in (sizes, found))
             rounds = gamma(node.size + len(graph.nodes) + 16, unit)
@@ -126,7 +126,7 @@ def errors(graph: Graph, box: Box, dtype: torch.dtype) -> Errors:
                 unknown.append(node.op)  # a guess, so that what is behind is not forgotten
                 size = torch.full((1, *node.shape), max(1.0, *(float(x.max()) for x in xs)), dtype=torch.float64)
                 error = gamma(64, unit) * size
-            error = error + LEAST[dtype] * _products(call) * (1 + float(sizes[graph.inputs[0]].sum()))
+            error = error + LEAST[dtype] * products(call) * (1 + float(sizes[graph.inputs[0]].sum()))
         sizes[node.name], lost[node.name] = size + tiny, under
         found[node.name] = MARGIN * (
             error + mass * gamma(2 * readers[node.name] + 8 + 6 * forward, unit) * (size + tiny)
@@ -219,7 +219,7 @@ def absolute(call: Call, xs: list[Tensor], *, only_offset: bool = False) -> Tens
     return call.forward(*xs, **changed, **value)
 
 
-def _products(call: Call) -> int:
+def products(call: Call) -> int:
     """As many as any coefficient or number of a node is made of, or more."""
     weight = call.params.get("weight")
     return 64 + call.node.size + (0 if weight is None else weight.numel())

@@ -26,6 +26,7 @@ from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
+from verif.confirmation import confirmed
 from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.programs import Beside
@@ -344,7 +345,5 @@ class Run:
         """What HOLDS rests on."""
         if not isinstance(search, Search):
             return "measured: points are evaluated one by one" if search else "proved"
-        if self.programs:
-            return "measured: linear programs decided"
-        unproved = search.allowance.unproved
-        return f"measured: {unproved}" if unproved else "proved"
+        unproved = "linear programs decided" if self.programs else search.allowance.unproved
+        return f"measured: {unproved}" if unproved and not confirmed(search, self.started) else "proved"

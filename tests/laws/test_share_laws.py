@@ -14,9 +14,13 @@ from torch import Tensor
 
 from graphs.ops import OPS
 from relaxations import RULES, Call, Interval
+from relaxations.lanes import STEEPEST, LaneRelaxation, Side
 from relaxations.planes import ordered
 from tests.laws.checks import ROUNDING, lines_violation, outside, random_rows, rounding
 from tests.laws.table import Input, Row
+from verif.carries import top
+from verif.roundoff import UNIT
+from verif.running import planes_of_softmax
 
 SHARES = ("softmax", "log_softmax", "stablemax", "log_stablemax")
 SIZES = (2, 3, 5, 10, 64, 1000)
@@ -95,6 +99,31 @@ def _units(like: Tensor, random: torch.Generator) -> Tensor:
 def test_shares_of_all_kinds(op: str, kind: str, dtype: torch.dtype) -> None:
     for size in SIZES:
         check(op, kind, size, math.ceil(900 / size), dtype)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "masked"])
+def test_what_rounding_does_to_softmax_is_bounded(kind: str) -> None:
+    """What proofs of rounding rest on: how steep planes are, and how far those of float32 are on the wrong side."""
+    steepest = worst = 0.0
+    for size in (2, 3, 10, 64):
+        random = torch.Generator().manual_seed(size)
+        call, x = call_of("softmax", kind, size, random, torch.float32), boxes(kind, 150, size, random, torch.float32)
+        off, _ = planes_of_softmax(call, x, top(x), UNIT[torch.float32])
+        for relaxation in (RULES["softmax"].relax(call, [x]),):
+            assert isinstance(relaxation, LaneRelaxation)
+            for side, sign in ((relaxation.lower, 1), (relaxation.upper, -1)):
+                slopes = side.own.abs() + sum(
+                    left.abs() * right.abs().sum(-1, keepdim=True) for left, right in side.pairs
+                )
+                assert (slopes <= STEEPEST).all()
+                steepest = max(steepest, float(slopes.max()))
+                exact = Side.of_parts(*(part.double() for part in side.parts()))
+                for point in samples(Interval(x.lower.double(), x.upper.double()), random):
+                    beyond = sign * (exact.at(point[:, None]) - point.softmax(-1)[:, None])[:, 0]
+                    assert (beyond <= off).all()
+                    worst = max(worst, float(beyond.max()))
+    assert steepest > 0.2
+    assert worst > 0  # some are on the wrong side
 
 
 @pytest.mark.long

@@ -124,7 +124,7 @@ class Engine:
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
-        state = _State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
+        state = State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
         state.known = known or {}
         state.part = None if within is None else Part(within, state.forward, state.boxes, self.errors)
         state.seed()
@@ -145,14 +145,14 @@ class Engine:
         self, region: InputSet, rows: Tensor, found: Pass, others: Mapping[str, Relaxation], deadline: float = math.inf
     ) -> Pass:
         """Rows (S, M) once more after a pass over the same region, with `others` in place of some relaxations."""
-        state = _State(self, region, dict(found.intervals), NO_ROUNDS, deadline)
+        state = State(self, region, dict(found.intervals), NO_ROUNDS, deadline)
         state.relaxations.update({**found.relaxations, **others})
         shaped = rows.reshape(1, len(rows), *self.graph[self.output].shape)
         lower, slopes, bias = state.final(self.output, shaped, 0)
         return replace(found, lower=lower, slopes=slopes, bias=bias, steep=slopes)
 
 
-class _State:
+class State:
     """One pass in progress."""
 
     def __init__(

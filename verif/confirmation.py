@@ -1,0 +1,101 @@
+"""A second search, by bounds whose rounding is counted (`verif.running`), where the first one's was only measured."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relaxations.sets import Box
+from verif.bab import Search
+from verif.bounds.engine import OutOfTime
+from verif.bounds.memory import box_bytes
+from verif.clauses import ClauseTable
+from verif.domains import Domains
+from verif.roundoff import BENT, UNIT
+from verif.running import ALL, FINE, FORMS, KINKS, SURE, Effort, Running, unknown_ops
+from verif.strategy import FEW_INPUTS
+
+SHARE, LEAST, MOST = 2.0, 5.0, 60.0  # of the first search's time, and seconds, that this may take
+STATE_BYTES = 1 << 28  # that a pass over some boxes may take
+
+
+def confirmed(search: Search, started: float) -> bool:
+    """Whether all regions of a query are refuted once more, beyond all rounding."""
+    query, now = search.query, time.monotonic()
+    if query.property.center is not None or torch.get_default_device().type != "cpu" or unknown_ops(query.graph):
+        return False
+    until = min(search.deadline, now + min(MOST, max(LEAST, SHARE * (now - started))))
+    lower, upper = (end.to(FINE) for end in query.outer())
+    count, ration = len(lower), search.ration
+    whole = torch.full((count,), 1 / count, dtype=FINE)
+    signs = torch.empty(count, 0, dtype=torch.uint8)
+    regions = Domains(lower, upper, torch.arange(count), whole - math.inf, whole, signs)
+    running = Running(query.graph, chunk_bytes=ration.chunk_bytes)
+    step = max(1, min(STATE_BYTES, ration.state_bytes) // (2 * box_bytes(running.engine.graph, FINE.itemsize)))
+    try:
+        return Confirmation(running, ClauseTable.of(query.property), _slack(search), step).holds(regions, until)
+    except OutOfTime:
+        return False
+
+
+def _slack(search: Search) -> Tensor:
+    """What bounds must exceed thresholds by, (M,): these were decimals; and what programs return beside the atoms."""
+    table, beside = ClauseTable.of(search.query.property), search.allowance.beside
+    largest = torch.zeros(len(search.allowance.double), dtype=FINE)
+    sizes = torch.where(table.used, table.thresholds.abs(), 0).flatten()
+    largest.scatter_reduce_(0, table.atoms.flatten(), sizes, "amax")
+    return 4 * UNIT[FINE] * largest + (0 if beside is None else beside.to(FINE))
+
+
+def efforts(running: Running, *, few: bool) -> tuple[Effort, ...]:
+    """Passes that are worth a try, from the cheapest on: forms alone say little of many inputs, and rows for curves are
+    dear beside kinks that need few.
+    """
+    graph = running.engine.graph
+    first = (FORMS,) if few else ()
+    if few and running.engine.heavy and any(node.op in BENT for node in graph):
+        return (*first, *(KINKS if running.tiled else KINKS[:1]))
+    return (*first, *(ALL if running.tiled else ALL[:1]), SURE)
+
+
+@dataclass
+class Confirmation:
+    """The search: `step` boxes at a time, and halves of those that are not refuted, where inputs are few."""
+
+    running: Running
+    table: ClauseTable
+    slack: Tensor
+    step: int
+
+    def holds(self, regions: Domains, until: float) -> bool:
+        """Whether all of the boxes are refuted. Raises OutOfTime."""
+        few = regions.lower.shape[1] <= FEW_INPUTS
+        passes = efforts(self.running, few=few)
+        while len(regions):
+            boxes = regions.pop(self.step, smallest=True)
+            left, slopes = self.open(boxes, passes, until)
+            if len(left) and not few:
+                return False
+            axis = (slopes * (left.upper - left.lower)).argmax(1)
+            halves = Box(left.lower, left.upper).split(axis)
+            if bool((halves.lower == torch.cat([left.lower] * 2)).all(1).logical_and(
+                (halves.upper == torch.cat([left.upper] * 2)).all(1)).any()):  # fmt: skip
+                return False
+            twice = (torch.cat([part, part]) for part in (left.region, left.worst, left.share / 2, left.signs))
+            regions.push(Domains(halves.lower, halves.upper, *twice))
+        return True
+
+    def open(self, boxes: Domains, passes: tuple[Effort, ...], until: float) -> tuple[Domains, Tensor]:
+        """The boxes that none of some passes refutes, and how steep the bounds of all atoms are there, (N, n)."""
+        slopes = torch.ones_like(boxes.lower)
+        for effort in passes:
+            if len(boxes):
+                lower, rows = self.running.lower(Box(boxes.lower, boxes.upper), effort, until)
+                gaps = self.table.gaps(lower, boxes.region, self.slack.expand_as(lower))[0]
+                left = self.table.worst(gaps) <= 0
+                boxes, slopes = boxes.where(left), rows.abs().sum(1)[left]
+        return boxes, slopes
