@@ -23,7 +23,7 @@ from verif.tactics import TACTICS, USUAL
 from verif.values import ValueSearch
 
 STRATEGIES = ("auto", "boxes", "signs", "values", "exact", "random")
-FEW_INPUTS = 24  # up to which boxes are cut
+FEW_INPUTS = 24  # that have a width, up to which boxes are cut
 SMALL = 512  # numbers in the widest layer up to which one pass of bounds costs less than one descent (measured)
 
 
@@ -91,8 +91,8 @@ class Strategy:
 
     def search(self, task: Task) -> tuple[RegionSearch | None, str]:
         """The search for one region (None: cut boxes), and why."""
-        inputs = task.box.lower.shape[1]
-        why = f"{inputs} inputs"
+        count, inputs = task.box.lower.shape[1], int((task.box.upper > task.box.lower).sum())
+        why = f"{inputs} inputs" if inputs == count else f"{inputs} of {count} inputs vary and"
         if self.name == "boxes":
             return None, "boxes: as asked"
         if self.name in ("auto", "random") and inputs <= FEW_INPUTS:
