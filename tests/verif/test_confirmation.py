@@ -1,0 +1,107 @@
+"""What float32 refutes and float64 does not confirm stays open: it is split further, or ends UNKNOWN, never HOLDS."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphs import Graph, GraphBuilder
+from relaxations.sets import Box
+from verif import Result, Verdict, verify
+from verif.properties import linear
+from verif.query import compile_query
+from verif.rounding import Allowance
+from verif.running import SURE, Effort, Running
+
+MODULE: Any = importlib.import_module("verif.verify")  # `verif.verify` is the function
+
+
+def twins(inputs: int) -> Graph:
+    """y = relu(x_0) - relu(x_0) = 0, which one look at [-1, 1] bounds by -1/2."""
+    builder = GraphBuilder()
+    first = torch.zeros(2, inputs, dtype=torch.float64)
+    first[:, 0] = 1.0
+    x = builder.add("relu", [builder.add("linear", [builder.input("x", (inputs,))], {"weight": first})])
+    return builder.build([builder.add("linear", [x], {"weight": torch.tensor([[1.0, -1.0]], dtype=torch.float64)})])
+
+
+def asked(inputs: int, timeout: float = 20.0) -> Result:
+    """Is y > -0.6? By 0.1 of what one look finds, and by 0.6."""
+    graph = twins(inputs)
+    return verify(graph, linear(graph, [-1.0] * inputs, [1.0] * inputs, [[1.0]], [-0.6]), timeout=timeout)
+
+
+def allowing(double: float) -> Any:
+    """Searches in which float32 is off by nothing, and float64 by that much; only the latter is believed."""
+
+    def allowance(*_: Any) -> Allowance:
+        return Allowance(torch.zeros(1, dtype=torch.float64), torch.full((1,), double, dtype=torch.float64), "")
+
+    return mock.patch.object(MODULE, "allowance", allowance)
+
+
+@pytest.mark.parametrize("inputs", [1, 30])
+def test_one_look_is_enough_for_float32(inputs: int) -> None:
+    found = asked(inputs)
+    assert (found.verdict, found.domains, found.rounding) == (Verdict.HOLDS, 1, "proved")
+
+
+@pytest.mark.parametrize("inputs", [1, 30])
+def test_a_leaf_that_is_not_confirmed_is_split(inputs: int) -> None:
+    """By boxes, and by signs."""
+    with allowing(0.3):
+        found = asked(inputs)
+    assert (found.verdict, found.rounding) == (Verdict.HOLDS, "proved")
+    assert found.domains > 1
+
+
+@pytest.mark.parametrize("inputs", [1, 30])
+def test_what_nothing_confirms_does_not_hold(inputs: int) -> None:
+    with allowing(0.7):
+        found = asked(inputs, timeout=1.0)
+    assert found.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT)
+
+
+def running(lost: float, calls: list[int]) -> Any:
+    """Bounds that are lower by what counted rounding takes."""
+    plain = Running.lower
+
+    def lower(self: Running, boxes: Box, effort: Effort = SURE, deadline: float = 0.0) -> tuple[Tensor, Tensor]:
+        calls.append(len(boxes))
+        found, slopes = plain(self, boxes, effort, deadline)
+        return found - lost, slopes
+
+    return mock.patch.object(Running, "lower", lower)
+
+
+@pytest.mark.parametrize(("lost", "rounding"), [(0.3, "proved"), (0.7, "measured: too large")])
+def test_a_measured_leaf_is_split_until_it_is_confirmed(lost: float, rounding: str) -> None:
+    calls: list[int] = []
+    zero = torch.zeros(1, dtype=torch.float64)
+    with (
+        running(lost, calls),
+        mock.patch.object(MODULE, "allowance", lambda *_: Allowance.measured(zero, "too large")),
+        mock.patch("verif.confirmation.LEAST", 1.0),
+    ):
+        found = asked(1)
+    assert (found.verdict, found.rounding) == (Verdict.HOLDS, rounding)
+    assert 2 in calls  # halves
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_programs_hold_by_what_is_confirmed_only(confirmed: bool) -> None:
+    """Under float32 a measured rounding is no proof."""
+    graph, zero = twins(1), torch.zeros(1, dtype=torch.float64)
+    query = compile_query(linear(graph, [-1.0], [1.0], [[1.0]], [-0.6]), graph, arithmetic="float32")
+    with (
+        running(0.0 if confirmed else 0.7, []),
+        mock.patch.object(MODULE, "allowance", lambda *_: Allowance.measured(zero, "too large")),
+        mock.patch("verif.confirmation.LEAST", 1.0),
+    ):
+        found = verify(None, query, timeout=10)
+    assert found.verdict is (Verdict.HOLDS if confirmed else Verdict.UNKNOWN)
