@@ -20,24 +20,29 @@ from verif.running import ALL, FINE, FORMS, KINKS, SURE, Effort, Running, unknow
 from verif.strategy import FEW_INPUTS
 
 SHARE, LEAST, MOST = 2.0, 5.0, 60.0  # of the first search's time, and seconds, that this may take
+LOOKS, DEEP = 4, 2.0**-8  # points that are looked at at a time, and shares of regions whose middles are
 STATE_BYTES = 1 << 28  # that a pass over some boxes may take
 
 
+class Hopeless(Exception):
+    """A point is so near to a violation that no bound in float64 tells them apart."""
+
+
 def confirmed(search: Search, started: float) -> bool:
-    """Whether all regions of a query are refuted once more, beyond all rounding."""
+    """Whether all regions of a query are refuted once more, beyond all rounding. Raises Hopeless."""
     query, now = search.query, time.monotonic()
     if query.property.center is not None or torch.get_default_device().type != "cpu" or unknown_ops(query.graph):
         return False
     until = min(search.deadline, now + min(MOST, max(LEAST, SHARE * (now - started))))
     lower, upper = (end.to(FINE) for end in query.outer())
     count, ration = len(lower), search.ration
-    whole = torch.full((count,), 1 / count, dtype=FINE)
-    signs = torch.empty(count, 0, dtype=torch.uint8)
+    whole, signs = torch.ones(count, dtype=FINE), torch.empty(count, 0, dtype=torch.uint8)
     regions = Domains(lower, upper, torch.arange(count), whole - math.inf, whole, signs)
     running = Running(query.graph, chunk_bytes=ration.chunk_bytes)
     step = max(1, min(STATE_BYTES, ration.state_bytes) // (2 * box_bytes(running.engine.graph, FINE.itemsize)))
+    found = Confirmation(running, ClauseTable.of(query.property), _slack(search), step)
     try:
-        return Confirmation(running, ClauseTable.of(query.property), _slack(search), step).holds(regions, until)
+        return found.holds(regions, until)
     except OutOfTime:
         return False
 
@@ -78,6 +83,9 @@ class Confirmation:
         while len(regions):
             boxes = regions.pop(self.step, smallest=True)
             left, slopes = self.open(boxes, passes, until)
+            near = left.where((left.share == 1) | (left.share < DEEP))
+            if len(near):
+                self.look((near.lower + near.upper) / 2, near.region, KINKS[0] if passes[-1] in KINKS else SURE, until)
             if len(left) and not few:
                 return False
             axis = (slopes * (left.upper - left.lower)).argmax(1)
@@ -88,6 +96,15 @@ class Confirmation:
             twice = (torch.cat([part, part]) for part in (left.region, left.worst, left.share / 2, left.signs))
             regions.push(Domains(halves.lower, halves.upper, *twice))
         return True
+
+    def look(self, points: Tensor, region: Tensor, effort: Effort, until: float) -> None:
+        """Raise Hopeless if one of some points (P, n) of their regions (P,) is not refuted, which all boxes around are
+        to be.
+        """
+        points, region = points[:LOOKS], region[:LOOKS]
+        lower = self.running.lower(Box(points, points), effort, until)[0]
+        if bool((self.table.worst(self.table.gaps(lower, region, self.slack.expand_as(lower))[0]) <= 0).any()):
+            raise Hopeless("some outputs are so near to a violation that bounds in float64 do not tell them apart")
 
     def open(self, boxes: Domains, passes: tuple[Effort, ...], until: float) -> tuple[Domains, Tensor]:
         """The boxes that none of some passes refutes, and how steep the bounds of all atoms are there, (N, n)."""

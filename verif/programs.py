@@ -93,7 +93,7 @@ class Beside:
             near = table.worst(table.gaps(lower, ids, slack)[0]) > 0
             near &= table.worst(table.gaps(lower, ids, slack + own)[0]) <= 0
             for part in near.nonzero()[:, 0].split(BOXES):
-                if self.spent > SHARE * (time.monotonic() - self.started) + LEAST:
+                if not len(part) or self.spent > SHARE * (time.monotonic() - self.started) + LEAST:
                     break
                 own[part] = self.inside(Box(domains.lower[part], domains.upper[part])).to(own)
             slack = slack + own

@@ -26,7 +26,7 @@ from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
-from verif.confirmation import confirmed
+from verif.confirmation import Hopeless, confirmed
 from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.programs import Beside
@@ -319,15 +319,16 @@ class Run:
         return self._result(Verdict.VIOLATED, counterexample=Counterexample(seen.point, seen.inputs, seen.outputs))
 
     def _result(self, verdict: Verdict, *, reason: str = "", counterexample: Counterexample | None = None) -> Result:
-        search, bound = self.search, math.nan
-        if search is not None:
-            bound = search.progress().worst
-        rounding = self._rounding(search) if verdict is Verdict.HOLDS else ""
-        arithmetic = self.query.property.arithmetic
+        search, arithmetic = self.search, self.query.property.arithmetic
+        bound = math.nan if search is None else search.progress().worst
+        try:
+            rounding = self._rounding(search) if verdict is Verdict.HOLDS else ""
+        except Hopeless as hopeless:
+            verdict, rounding, reason = Verdict.UNKNOWN, "", str(hopeless)
         unproved = (self.deployed.found.why if self.deployed else "") or rounding.removeprefix("proved")
         if verdict is Verdict.HOLDS and arithmetic != "real" and unproved:
-            verdict, reason = Verdict.UNKNOWN, f"it holds in real arithmetic, not shown for {arithmetic}: {unproved}"
-            rounding = ""
+            why = f"it holds in real arithmetic, not shown for {arithmetic}: {unproved}"
+            verdict, rounding, reason = Verdict.UNKNOWN, "", why
         return Result(
             verdict,
             bound if math.isfinite(bound) else None,
