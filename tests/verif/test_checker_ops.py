@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from tests.verif.proving import Array, save
-from verif.checker import Refused, exact, model
+from verif.checker import Refused, exact, forms, model
 from verif.checker.bounds import Bounds
 from verif.checker.lines import Range, maximum_planes
 
@@ -108,6 +108,32 @@ def test_a_sum_of_float_constants_is_refused(tmp_path: Path) -> None:
     nodes: Nodes = [("Add", ["row", "high"], ["c"], {}), ("Add", ["x", "c"], ["e"], {})]
     with pytest.raises(Refused, match="two constants"):
         model.read(build(tmp_path / "net.onnx", nodes))
+
+
+@pytest.mark.parametrize("wide", [1, 512])
+@pytest.mark.parametrize("name", ["maxpool padded", "maxpool of sums", "max", "clip", "concat", "products", "square"])
+def test_ranges_by_forms(name: str, wide: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few inputs that vary, without rows: around exact values of every step, and no wider than intervals."""
+    monkeypatch.setattr(forms, "WIDE", wide)
+    monkeypatch.setattr(Bounds, "_tightened", lambda self, place, _: self.ranges[place])
+    network, generator = model.read(build(tmp_path / "net.onnx", CASES[name])), np.random.default_rng(0)
+    middle, reach = generator.normal(size=(3, 24)), np.zeros((3, 24))
+    for k in range(3):
+        reach[k, generator.permutation(24)[:6]] = 10.0 ** generator.uniform(-6, 1, 6)
+    reach[2] += 1.0  # all 24 vary
+    found = Bounds(network, middle - reach, middle + reach).ranges
+    monkeypatch.setattr(forms, "MOST", -1)
+    wider = Bounds(network, middle - reach, middle + reach).ranges
+    for box in range(3):
+        for share in (np.ones(24), -np.ones(24), *generator.uniform(-1, 1, (3, 24))):
+            values = [[Fraction(x) for x in (middle[box] + share * reach[box]).tolist()]]
+            for step in network.steps[1:]:
+                values.append(exact._value(step, [values[source] for source in step.sources]))
+            for held, known, plain in zip(values, found, wider, strict=True):
+                assert all(
+                    a <= value <= b for a, value, b in zip(known.lower[box], held, known.upper[box], strict=True)
+                )
+                assert (known.upper - known.lower <= plain.upper - plain.lower).all()
 
 
 def test_planes_around_maxima() -> None:

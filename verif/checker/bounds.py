@@ -14,13 +14,16 @@ import numpy as np
 
 from verif.checker import convex, curves
 from verif.checker.errors import Refused
+from verif.checker.forms import Forms
 from verif.checker.lines import (
     FLOOR,
-    UNIT,
+    LARGEST,
+    SAFETY,
     Lines,
     Planes,
     Range,
     curve_lines,
+    gamma,
     maximum_planes,
     moved,
     product_planes,
@@ -29,16 +32,7 @@ from verif.checker.lines import (
 from verif.checker.network import Array, Network, Step
 from verif.checker.windows import sizes, terms, times
 
-LARGEST = 1e100  # sizes beyond which nothing is shown, so that FLOOR covers all underflow
 CHUNK = 400_000  # numbers of a sweep's largest value: what stays in caches
-SAFETY = (
-    1.001  # covers the rounding of the error terms themselves, sums of fewer than 1e9 numbers that are not negative
-)
-
-
-def gamma(count: int) -> float:
-    """The relative error of a sum of `count` products."""
-    return 1.01 * (count + 2) * UNIT
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,7 @@ class Bounds:
         self.lines: dict[int, Lines] = {}
         self.planes: dict[int, Planes] = {}
         self._require(0)
+        self.forms = Forms(lower, upper)
         for place, step in enumerate(network.steps[1:], 1):
             self._visit(place, step)
             self._require(place)
@@ -128,7 +123,8 @@ class Bounds:
             found = Range(*bent.ends(step.op, first.lower, first.upper))
             self._require_small(found)
             self.lines[place] = curve_lines(step.op, first)
-        self.ranges.append(found)
+        given = [self.ranges[source] for source in step.sources]
+        self.ranges.append(self.forms.step(step, given, self.lines.get(place), found))
         self.masses.append(mass)
 
     def _tightened(self, place: int, wanted: Array) -> Range:

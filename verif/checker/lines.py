@@ -10,7 +10,16 @@ from verif.checker import convex, curves
 from verif.checker.network import Array, Step
 
 UNIT = 2.0**-53
-FLOOR = 1e-180  # more than what underflow can do to sizes up to LARGEST of bounds.py
+LARGEST = 1e100  # sizes beyond which nothing is shown, so that FLOOR covers all underflow
+FLOOR = 1e-180
+SAFETY = (
+    1.001  # covers the rounding of the error terms themselves, sums of fewer than 1e9 numbers that are not negative
+)
+
+
+def gamma(count: int) -> float:
+    """The relative error of a sum of `count` products."""
+    return 1.01 * (count + 2) * UNIT
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verif.checker.bounds import Bounds, Sweep, dot, gamma
+from verif.checker.bounds import Bounds, Sweep, dot
 from verif.checker.errors import Refused
-from verif.checker.lines import Lines
+from verif.checker.lines import Lines, gamma
 from verif.checker.network import Array, Network
 
 LEAF = -1
