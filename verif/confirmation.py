@@ -19,7 +19,7 @@ from verif.roundoff import BENT, UNIT
 from verif.running import ALL, FINE, FORMS, KINKS, SURE, Effort, Running, unknown_ops
 from verif.strategy import FEW_INPUTS
 
-SHARE, LEAST, MOST = 2.0, 5.0, 60.0  # of the first search's time, and seconds, that this may take
+SHARE, LEAST, MOST = 1.5, 5.0, 60.0  # of the first search's time, and seconds, that this may take
 LOOKS, DEEP = 4, 2.0**-8  # points that are looked at at a time, and shares of regions whose middles are
 STATE_BYTES = 1 << 28  # that a pass over some boxes may take
 
@@ -40,7 +40,7 @@ def confirmed(search: Search, started: float) -> bool:
     regions = Domains(lower, upper, torch.arange(count), whole - math.inf, whole, signs)
     running = Running(query.graph, chunk_bytes=ration.chunk_bytes)
     step = max(1, min(STATE_BYTES, ration.state_bytes) // (2 * box_bytes(running.engine.graph, FINE.itemsize)))
-    found = Confirmation(running, ClauseTable.of(query.property), _slack(search), step)
+    found = Confirmation(running, ClauseTable.of(query.property), _slack(search), step, search.done > 2 * count)
     try:
         return found.holds(regions, until)
     except OutOfTime:
@@ -69,12 +69,15 @@ def efforts(running: Running, *, few: bool) -> tuple[Effort, ...]:
 
 @dataclass
 class Confirmation:
-    """The search: `step` boxes at a time, and halves of those that are not refuted, where inputs are few."""
+    """The search: `step` boxes at a time, and halves of those that are not refuted, where inputs are few; with `parts`,
+    whole regions are split after the cheapest look.
+    """
 
     running: Running
     table: ClauseTable
     slack: Tensor
     step: int
+    parts: bool
 
     def holds(self, regions: Domains, until: float) -> bool:
         """Whether all of the boxes are refuted. Raises OutOfTime."""
@@ -82,8 +85,9 @@ class Confirmation:
         passes = efforts(self.running, few=few)
         while len(regions):
             boxes = regions.pop(self.step, smallest=True)
-            left, slopes = self.open(boxes, passes, until)
-            near = left.where((left.share == 1) | (left.share < DEEP))
+            whole = self.parts and few and bool((boxes.share == 1).any())
+            left, slopes = self.open(boxes, passes[:1] if whole else passes, until)
+            near = left.where((left.share == 0.5 if self.parts else left.share == 1) | (left.share < DEEP))
             if len(near):
                 self.look((near.lower + near.upper) / 2, near.region, KINKS[0] if passes[-1] in KINKS else SURE, until)
             if len(left) and not few:

@@ -42,6 +42,7 @@ from verif.carries import carry, known, top
 from verif.roundoff import BENT, LEAST, MARGIN, MOST, UNIT, absolute, gamma, products, terms
 
 FINE = torch.float64
+MOVES = {"reshape", "transpose", "slice"}
 
 
 class Effort(NamedTuple):
@@ -142,6 +143,11 @@ class _State(State):
         inputs = [self.intervals[i] for i in node.inputs]
         sizes = [top(ends) for ends in inputs]
         relaxation = self.relaxations[name] = rule.relax(call, inputs)
+        if node.op in MOVES and self.readers[name] <= 1:  # nothing is rounded
+            self.total[name] = _passed(call, inputs, [self.total[i] for i in node.inputs], self.unit)
+            interval = rule.interval(call, inputs)
+            self.intervals[name] = self.push(name, relaxation, interval) if self.forward else interval
+            return
         own = self.own[name] = self.lost(call, inputs, sizes)
         mass = sum((size.flatten(1).sum(1) for size in sizes), torch.ones(self.boxes, dtype=own.dtype))
         self.least[name] = self.underflow * products(call) * mass[:, None]
@@ -202,6 +208,9 @@ class _State(State):
             slope = interval.lower.new_zeros(()).expand(self.boxes, size.shape[1], *interval.lower.shape[1:])
             self.forward[name] = Affine(slope, interval.lower, slope, interval.upper)
             return interval
+        if name not in self.own:
+            self.forward[name] = relaxation.push(forms)
+            return interval
         pushed, lost = relaxation.push(forms), self.lost(call, [self.intervals[i] for i in node.inputs],
                                                          [_mass(form, size) for form in forms])  # fmt: skip
         found = Affine(pushed.lower_slope, pushed.lower_bias - lost, pushed.upper_slope, pushed.upper_bias + lost)
@@ -251,7 +260,8 @@ class _Sweep(Sweep):
     error: Tensor
 
     def _visit(self, name: str) -> None:
-        self.error = self.error + self._read(self.least[name]) + self._charge(name, self.terms[name])
+        if name in self.own:
+            self.error = self.error + self._read(self.least[name]) + self._charge(name, self.terms[name])
         super()._visit(name)
 
     def _negate(self) -> None:
@@ -268,16 +278,21 @@ class _Sweep(Sweep):
         if isinstance(rows, Window):
             owner = self.owner if len(own) > 1 else None
             read = rows.view(owner).read(own.reshape(-1, *rows.shape))
-            return (rows.rows.abs() * read.unsqueeze(1)).flatten(2).sum(2)
+            return _dot(rows.rows, read)
         if isinstance(rows, Slab):
-            return (rows.rows.abs() * rows.read(own, self.owner).unsqueeze(1)).flatten(2).sum(2)
+            return _dot(rows.rows, rows.read(own, self.owner))
         flat = self._read(own).flatten(1)
         if isinstance(rows, Selection):
             index = rows.index.reshape(rows.lead)
             count = max(len(flat), len(index))
             return flat.expand(count, -1).gather(1, index.expand(count, -1))
-        size = rows.flatten(2).abs()
-        return torch.where(size > 0, size * flat.unsqueeze(1), 0).sum(2)
+        return _dot(rows, flat)
+
+
+def _dot(rows: Tensor, own: Tensor) -> Tensor:
+    """|rows| . own: rows (B or 1, S, *N), own (B or 1, *N) to (B or 1, S); NaN where 0 meets inf."""
+    size, column = rows.flatten(2).abs(), own.flatten(1).unsqueeze(-1)
+    return torch.matmul(size, column).squeeze(-1)
 
 
 def _passed(call: Call, held: Sequence[Interval], ts: Sequence[Tensor], unit: float) -> Tensor:
