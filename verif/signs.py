@@ -216,6 +216,7 @@ class SignSearch:
 
     def _sure(self, sweep: CaseSweep, cases: Cases, rounds: int, step: float) -> tuple[Decided, Tensor]:
         """Bounds of cases in float64, and what rounding may have added to them, (N,)."""
+        sweep = sweep.bounds
         found = self._bound(sweep, cases, rounds, step)
         if rounds > 1:  # the multipliers of the last round are known, those of the best are not
             found = sweep.run(cases.row, cases.signs(), self.limit[cases.row], Pace(1, 0.0), found.chosen)
@@ -293,7 +294,7 @@ class SignSearch:
         """
         count, candidates = slot.shape
         cases = batch.children(slot, entry)
-        found = self._bound(sweeps.quick, cases, LOOK)
+        found = self._bound(sweeps.quick.bounds, cases, LOOK)
         cases.keep(found)
         gap = (found.low - self.limit[cases.row]).reshape(candidates, 2, count).clamp(max=0)
         score = gap.amin(1) + SHARE * gap.amax(1)

@@ -104,6 +104,11 @@ class CaseSweep:
         return CaseSweep(sweep, lists, self.rows.float(), replace(self.region, box=box), self.candidates)
 
     @property
+    def bounds(self) -> CaseSweep:
+        """The same without the neurons to split, which take a walk through the network more."""
+        return replace(self, candidates=0)
+
+    @property
     def choices(self) -> int:
         """K: how many lines there are to choose."""
         count = 0

@@ -45,9 +45,15 @@ class CaseWorker : public Worker<F> {
         }
     }
 
-    // Bounds of the cases of a tile, and then for each the neuron that it would be best to split.
+    // Bounds of the cases of a tile, and then for each the neurons that it would be best to split, where they are asked for.
     void decide(int tile) {
         this->run(tile);
+        if (cases.candidates) score();
+        if (cases.last) write_last();
+    }
+
+   protected:
+    void score() {
         scoring = true, found.assign(cases.candidates, {V<F>{}, V<F>{} - 1, V<F>{} - 1});
         this->forward(Pace{0, 1, 1});
         scoring = false;
@@ -59,10 +65,8 @@ class CaseWorker : public Worker<F> {
                 cases.branch_entry[at++] = slot < 0 ? -1 : this->rows[slot].flat[int(next.entry[lane])];
             }
         }
-        if (cases.last) write_last();
     }
 
-   protected:
     void take(int tile) override {
         constexpr int L = LANES<F>;
         this->box = 0, this->first = tile * L, this->count = std::min(L, cases.count - tile * L);
