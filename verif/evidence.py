@@ -21,7 +21,7 @@ from verif.checker.proof import digest_of, violates
 from verif.checker.stream import Writer
 from verif.checker.tree import LEAF, BoxWalk, Part, batch_of, gaps, halves
 
-FEW = 24  # inputs up to which boxes are split
+FEW = 24  # inputs that vary up to which boxes are split
 FLOORS = 0.01, 0.2  # shares of the steepest slope that each axis has at least (measured on ACAS Xu)
 MARGIN = 1e-9  # the checker adds up other batches of leaves, in another order
 ONE = np.array([LEAF]), np.zeros(1)  # the tree of a region that is one leaf
@@ -128,20 +128,21 @@ class Task:
             raise Refused(TIME)
 
 
-def supported(network: Network) -> bool:
-    """Whether signs can be split: every bend is a ReLU's."""
-    return {step.op for step in network.steps} <= {"input", "dense", "scale", "pick", "join", "add", "relu"}
+def by_sign(network: Network, region: Region) -> bool:
+    """Whether signs are split: many inputs vary, and some bend is a ReLU's."""
+    many = (region.lower < region.upper).sum() > FEW
+    return bool(many) and any(step.op == "relu" for step in network.steps)
 
 
 def _holds(network: Network, regions: list[Region], log: Log, deadline: float) -> None:
-    """The nodes of each region: of a tree over boxes where inputs are few or bends are of any kind, else over signs."""
+    """The nodes of each region, of a tree over boxes or over signs."""
     margin = MARGIN if len(regions) > 1 else 0.0
     task = Task(1.0 / len(regions), deadline)
     for region, found in _rooted(network, regions):
         task.require_time()
         if (found > margin).all():
             log.boxes(*ONE, BoxWalk(region, task.share).take(*ONE))
-        elif network.inputs > FEW and supported(network):
+        elif by_sign(network, region):
             from verif.sign_proofs import by_signs
 
             log.flush()

@@ -69,7 +69,12 @@ class Model:
         self.pulls = {at: _pull(step) for at, step in enumerate(network.steps) if step.op in ("dense", "scale")}
         self.shifts = {at: _single(step.shift) for at, step in enumerate(network.steps) if step.shift.size}
         self.lines = {
-            at: [_single(a)[0] for a in (held.lower, held.upper, held.shift)] for at, held in bounds.lines.items()
+            at: [_single(a)[0] for a in (held.lower, held.upper, held.shift, held.base)]
+            for at, held in bounds.lines.items()
+        }
+        self.planes = {
+            at: [_single(np.stack([a[0] for a in part])) for part in (held.lower, held.upper, (held.base, held.shift))]
+            for at, held in bounds.planes.items()
         }
         self.ends = _single(bounds.ranges[0].lower)[0], _single(bounds.ranges[0].upper)[0]
 
@@ -92,8 +97,17 @@ class Model:
             elif step.op == "relu":
                 held, shift = self._bent(at, held, cases, costs)
                 total = total + shift
+            elif at in self.lines:
+                low, high, shift, base = self.lines[at]
+                minus, plus = held.clamp(max=0), held.clamp(min=0)
+                held, total = plus * low + minus * high, total + minus @ shift + plus @ base
             parts = [held] * len(step.sources)
-            if step.op == "join":
+            if at in self.planes:
+                lows, highs, (base, shift) = self.planes[at]
+                minus, plus = held.clamp(max=0), held.clamp(min=0)
+                parts = [plus * low + minus * high for low, high in zip(lows, highs, strict=True)]
+                total = total + minus @ shift + plus @ base
+            elif step.op == "join":
                 parts = list(held.split([self.network.steps[source].size for source in step.sources], 1))
             for source, part in zip(step.sources, parts, strict=True):
                 terms[source] = terms[source] + part if source in terms else part
@@ -103,7 +117,7 @@ class Model:
 
     def _bent(self, at: int, held: Tensor, cases: Cases, costs: Tensor) -> tuple[Tensor, Tensor]:
         entries, own = self.own[at]
-        low, high, shift = (line.expand(len(held), -1) for line in self.lines[at])
+        low, high, shift = (line.expand(len(held), -1) for line in self.lines[at][:3])
         signs, where = cases.signs[:, own], entries.expand(len(held), -1)
         open_, active = signs == 0, (signs > 0).float()
         low = low.scatter(1, where, torch.where(open_, cases.slopes[:, own], active))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from tests.adversarial.forged_signs import KINDS, run
-from tests.verif.proving import random_mlp
-from verif.checker import exact, model
+from tests.verif.proving import property_file, random_mlp, save
+from verif import evidence
+from verif.checker import check, exact, model, stream
 from verif.checker.bounds import Bounds
 from verif.checker.network import Network
 from verif.checker.signs import Leaves, SignSweep, places
@@ -58,3 +60,41 @@ def test_proofs_are_accepted_and_forged_ones_refused() -> None:
     refused, accepted = run(8)
     assert not accepted
     assert refused.total() == 8 * len(KINDS)
+
+
+def test_signs_beside_other_bends(tmp_path: Path) -> None:
+    """Products, maxima and curves keep the planes and lines of the whole box: sweeps lie below values."""
+    generator = np.random.default_rng(0)
+    constants = {
+        name: (generator.normal(size=size) / size[0] ** 0.5).astype(np.float32)
+        for name, size in {"a": (26, 8), "b": (8, 8), "c": (8, 2)}.items()
+    }
+    constants["s"] = np.array([1, 1, 2, 4])
+    nodes = [("MatMul", "xa", "h"), ("Relu", "h", "r"), ("MatMul", "rb", "i"), ("Relu", "i", "p"), ("Mul", "pr", "m")]
+    nodes += [("Reshape", "ps", "q"), ("MaxPool", "q", "o"), ("Sigmoid", "h", "g"), ("ReduceSum", "o", "t")]
+    nodes += [("Add", "mg", "u"), ("Add", "ut", "v"), ("MatMul", "vc", "y")]
+    extra = {"MaxPool": {"kernel_shape": [2, 2]}, "ReduceSum": {"keepdims": 0}}
+    constants["d"] = np.array([1, 2, 3])
+    made = [
+        helper.make_node(op, [*given, "d"] if op == "ReduceSum" else [*given], [out], **extra.get(op, {}))
+        for op, given, out in nodes
+    ]
+    path = save(tmp_path / "net.onnx", made, constants, [1, 26], 0)
+    network = model.read(path)
+    ends, row = (-np.ones((1, 26)), np.ones((1, 26))), np.eye(2)[:1]
+    bounds = Bounds(network, *ends)
+    neurons = np.arange(16)
+    points = np.concatenate([generator.uniform(-1, 1, (300, 26)), np.sign(generator.normal(size=(300, 26)))])
+    values = -Bounds(network, points, points).rows(network.output, -row).lower[:, 0]
+    before = np.concatenate(
+        [Bounds(network, points, points).ranges[step.sources[0]].lower for step in network.steps if step.op == "relu"],
+        1,
+    )
+    signs = np.where(generator.random((600, 16)) < 0.4, np.where(before >= 0, 1, -1), 0).astype(np.int8)
+    held = Leaves(neurons, signs, generator.random(signs.shape), 10.0 ** generator.uniform(-3, 1, signs.shape))
+    assert (SignSweep(bounds, row[0], held).lower() <= values + 1e-9).all()
+    low = bounds.rows(network.output, row).lower[0, 0]
+    claim = property_file(tmp_path / "p.vnnlib", [("-1", "1")] * 26, 2, f"(<= Y_0 {low + 0.01:.6f})")
+    written = evidence.write(tmp_path / "out.proof", evidence.Claim(path, claim))
+    assert check(tmp_path / "out.proof", path, claim).leaves == written.leaves
+    assert "S" in [kind for kind, _ in stream.read(tmp_path / "out.proof")[1]]
