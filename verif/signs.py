@@ -24,6 +24,7 @@ from relaxations.kernels.cases import CaseSweep, Decided, Pace, Signs
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
 from verif.bounds.engine import OutOfTime
+from verif.bounds.part import Limits, readers
 from verif.cases import Cases, Groups
 from verif.hulls import Asked, lower_bounds
 from verif.rounding import of_terms
@@ -59,7 +60,8 @@ class Sweeps(NamedTuple):
 class SignSearch:
     """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted; with
     `chance`, which neuron is split is drawn at random. A subtree has the case that it begins with as `base`, how far
-    that one was from the limit, and the `ranges` in front of ReLUs that the search above it found.
+    that one was from the limit, and the `ranges` in front of ReLUs that the search above it found: over the same box
+    and with as many of these signs as are `known`, or over a larger box (-1).
     """
 
     engine: Engine
@@ -72,6 +74,7 @@ class SignSearch:
     base: Cases | None = None
     gap: float = math.inf
     ranges: dict[str, Interval] = field(default_factory=dict)
+    known: int = 0
     done: int = 0
     unresolved: int = 0
     batch: int = FIRST_BATCH
@@ -139,12 +142,14 @@ class SignSearch:
         the limit: this part of the box is all that counts, where it is not most of it.
         """
         found, slack = self._sure(sweep, base, ROUNDS, STEP)
-        row, limit, box = self.rows[:, base.row], self.limit[base.row], self.box
+        row, limit, box, known = self.rows[:, base.row], self.limit[base.row], self.box, self.depth
         if bool(self._share(base, found) < WORTH):
             box = CutBox(box.lower, box.upper, found.slopes[0], (found.bias - slack - limit)[0])
+            known = -1
         base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
         gap = float(limit - found.low)
-        return replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap, ranges=self.ranges)
+        fresh = replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
+        return replace(fresh, ranges=self.ranges, known=known)
 
     def _fresh(self) -> SignSearch:
         return SignSearch(
@@ -157,16 +162,19 @@ class SignSearch:
         both = [cases for cases in (self.open, self.hard) if len(cases)]
         return min((float((cases.bound - self.limit[cases.row]).min()) for cases in both), default=math.inf)
 
-    def _within(self) -> dict[str, Interval] | None:
+    def _within(self) -> Limits | None:
         """What the search above and the base's signs say of values, by node."""
         sweep = self.engine.tiles.sweep(self.engine.output, self.box.lower)
         if self.base is None or sweep is None:
             return None
-        flat = torch.contiguous_format
-        limits = {n: Interval(*(end.clone(memory_format=flat) for end in ends)) for n, ends in self.ranges.items()}
-        for slot, entry, active in zip(*(held.tolist() for held in self.base.signs()[1:]), strict=True):
-            name = self.engine.graph[str(sweep.program.slots[slot].scalar)].inputs[0]
-            (limits[name].lower if active else limits[name].upper).view(-1)[entry] = 0.0 if active else KEPT
+        flat, graph = torch.contiguous_format, self.engine.graph
+        limits = Limits({n: Interval(*(e.clone(memory_format=flat) for e in ends)) for n, ends in self.ranges.items()})
+        nodes = [str(sweep.program.slots[slot].scalar) for slot in self.base.signs().slot.tolist()]
+        for node, entry, active in zip(nodes, *(held.tolist() for held in self.base.signs()[2:]), strict=True):
+            lower, upper = limits[graph[node].inputs[0]]
+            (lower if active else upper).view(-1)[entry] = 0.0 if active else KEPT
+        if self.known >= 0:
+            limits.settled = frozenset(limits) - readers(graph, nodes[self.known :])
         return limits
 
     def _root(self) -> Sweeps | None:

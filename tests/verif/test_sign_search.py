@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from relaxations.cut_boxes import CutBox
 from relaxations.kernels.library import available
 from relaxations.sets import Box
 from verif.bounds import Engine, crown
+from verif.bounds.engine import State
 from verif.query import Network, compile_query
 from verif.signs import STORE_BYTES, SignSearch
 from verif.verify import Run
@@ -151,3 +153,31 @@ def test_slopes_are_optimised_in_either_precision() -> None:
     domains = search.domains.where(torch.arange(1))
     for engine, dtype in ((search.engine, torch.float32), (search.exact, torch.float64)):
         assert len(search.levels(engine, search.region_set(domains, dtype))) > 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_no_new_sign_comes_before_is_not_bounded_again(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranges that the search above found are those that sweeps would find."""
+    swept: list[str] = []
+    tighten = State.tighten
+    monkeypatch.setattr(State, "tighten", lambda self, name, mask: (swept.append(name), tighten(self, name, mask)))
+    graph = _network(seed)
+    box = Box(torch.full((1, 30), -1.0).double(), torch.ones(1, 30).double())
+    rows, limit = torch.ones(1, 1, 1).double(), torch.tensor([float(crown(graph, box)) + 3.0]).double()
+    above = SignSearch(Engine(graph), box, rows, limit, time.monotonic() + 60)
+    sweeps = above._root()
+    assert sweeps is not None
+    found = []
+    for case in range(len(above.open)):
+        below = above._subtree(sweeps.exact, above.open.where(torch.tensor([case])))
+        for known in (0, -1):
+            search = replace(below, box=box, known=known)
+            swept.clear()
+            search._root()
+            found.append((set(swept), search.ranges, search.lowest))
+    for (few, ranges, lowest), (many, others, same) in zip(found[::2], found[1::2], strict=True):
+        assert few < many
+        assert lowest == pytest.approx(same, abs=1e-6)
+        for name, held in ranges.items():
+            assert torch.allclose(held.lower, others[name].lower, atol=1e-9)
+            assert torch.allclose(held.upper, others[name].upper, atol=1e-9)

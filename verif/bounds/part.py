@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from graphs import Graph
 from relaxations import Affine, Interval, Relaxation
 from relaxations.planes import ConstantPlanes
 
 CROSSING = 1e4  # units in the last place by which two bounds must cross for a part to be empty
+
+
+class Limits(dict[str, Interval]):
+    """Limits of values by node; sweeps would find those of the nodes `settled` again."""
+
+    settled: frozenset[str] = frozenset()
+
+
+def readers(graph: Graph, names: Iterable[str]) -> set[str]:
+    """Nodes, and all whose values depend on theirs."""
+    found = set(names)
+    for node in graph:
+        if not found.isdisjoint(node.inputs):
+            found.add(node.name)
+    return found
 
 
 @dataclass
