@@ -19,7 +19,7 @@ from verif.roundoff import BENT, UNIT
 from verif.running import ALL, FINE, FORMS, KINKS, SURE, Effort, Running, unknown_ops
 from verif.strategy import FEW_INPUTS
 
-SHARE, LEAST, MOST = 1.5, 5.0, 60.0  # of the first search's time, and seconds, that this may take
+SHARE, LEAST, MOST = 0.5, 3.0, 60.0  # of the first search's time, and seconds, that this may take
 LOOKS, DEEP = 4, 2.0**-8  # points that are looked at at a time, and shares of regions whose middles are
 STATE_BYTES = 1 << 28  # that a pass over some boxes may take
 
@@ -40,7 +40,9 @@ def confirmed(search: Search, started: float) -> bool:
     regions = Domains(lower, upper, torch.arange(count), whole - math.inf, whole, signs)
     running = Running(query.graph, chunk_bytes=ration.chunk_bytes)
     step = max(1, min(STATE_BYTES, ration.state_bytes) // (2 * box_bytes(running.engine.graph, FINE.itemsize)))
-    found = Confirmation(running, ClauseTable.of(query.property), _slack(search), step, search.done > 2 * count)
+    found = Confirmation(
+        running, ClauseTable.of(query.property), _slack(search), step, search.done > 2 * count, search.level > 0
+    )
     try:
         return found.holds(regions, until)
     except OutOfTime:
@@ -56,15 +58,14 @@ def _slack(search: Search) -> Tensor:
     return 4 * UNIT[FINE] * largest + (0 if beside is None else beside.to(FINE))
 
 
-def efforts(running: Running, *, few: bool) -> tuple[Effort, ...]:
-    """Passes that are worth a try, from the cheapest on: forms alone say little of many inputs, and rows for curves are
-    dear beside kinks that need few.
+def efforts(running: Running, *, few: bool, optimised: bool) -> tuple[Effort, ...]:
+    """Passes that are worth a try, from the cheapest on (`optimised`: the first search needed rounds); none where each
+    row is swept by itself through large feature maps, which takes longer than the search did.
     """
-    graph = running.engine.graph
-    first = (FORMS,) if few else ()
+    graph, first = running.engine.graph, 1 if optimised and running.tiled else 0
     if few and running.engine.heavy and any(node.op in BENT for node in graph):
-        return (*first, *(KINKS if running.tiled else KINKS[:1]))
-    return (*first, *(ALL if running.tiled else ALL[:1]), SURE)
+        return (FORMS, *KINKS[first:]) if running.tiled else ()
+    return (*(ALL[first:] if running.tiled else ALL[:1]), SURE)
 
 
 @dataclass
@@ -78,12 +79,13 @@ class Confirmation:
     slack: Tensor
     step: int
     parts: bool
+    optimised: bool
 
     def holds(self, regions: Domains, until: float) -> bool:
         """Whether all of the boxes are refuted. Raises OutOfTime."""
         few = regions.lower.shape[1] <= FEW_INPUTS
-        passes = efforts(self.running, few=few)
-        while len(regions):
+        passes = efforts(self.running, few=few, optimised=self.optimised)
+        while len(regions) and passes:
             boxes = regions.pop(self.step, smallest=True)
             whole = self.parts and few and bool((boxes.share == 1).any())
             left, slopes = self.open(boxes, passes[:1] if whole else passes, until)
@@ -99,7 +101,7 @@ class Confirmation:
                 return False
             twice = (torch.cat([part, part]) for part in (left.region, left.worst, left.share / 2, left.signs))
             regions.push(Domains(halves.lower, halves.upper, *twice))
-        return True
+        return not len(regions)
 
     def look(self, points: Tensor, region: Tensor, effort: Effort, until: float) -> None:
         """Raise Hopeless if one of some points (P, n) of their regions (P,) is not refuted, which all boxes around are
