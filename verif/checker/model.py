@@ -20,6 +20,7 @@ from verif.checker.wire import Message, inner, integers, message, one, signed, s
 
 FILE_LIMIT = 1 << 30
 BENT = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Reciprocal": "reciprocal"}
+FUNCTIONS, SPARSE = 25, 15
 TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 11: "<f8"}
 
 
@@ -39,8 +40,10 @@ def contents(path: Path) -> bytes:
 def read(path: Path) -> Network:
     """The network in an ONNX file."""
     try:
-        graph = inner(one(message(contents(path)), 7, b""))
-        return Reader().read(graph)
+        whole = message(contents(path))
+        if FUNCTIONS in whole:
+            raise Refused("functions of a model's own are beyond the checker")
+        return Reader().read(inner(one(whole, 7, b"")))
     except (ValueError, IndexError, KeyError, OverflowError, OSError, EOFError) as error:
         raise Refused(f"{path.name} could not be read: {error}") from None
 
@@ -56,26 +59,31 @@ class Reader:
         """The network of a graph with one input and one output."""
         for item in graph.get(5, ()):
             name, array = tensor(inner(item))
-            self.values[name] = Value(array.shape, array)
+            self._name([name], [Value(array.shape, array)])
         inputs = [inner(item) for item in graph.get(11, ())]
         free = [item for item in inputs if text(one(item, 1, b"")) not in self.values]
         outputs = graph.get(12, ())
-        if len(free) != 1 or len(outputs) != 1:
+        if len(free) != 1 or len(outputs) != 1 or SPARSE in graph:
             raise Refused("the checker reads models of one input and one output")
         shape = dimensions(free[0])
         size = count(shape)
-        self.values[text(one(free[0], 1, b""))] = Value(shape, step=self.builder.put(Step("input", size)))
+        self._name([text(one(free[0], 1, b""))], [Value(shape, step=self.builder.put(Step("input", size)))])
         for item in graph.get(1, ()):
             found = node(inner(item))
             if found.op == "Split":
-                parts = split(self.builder, found, [self.values[name] for name in found.inputs])
-                self.values.update(zip(found.outputs, parts, strict=True))
+                self._name(found.outputs, split(self.builder, found, [self.values[name] for name in found.inputs]))
             else:
-                self.values[found.outputs[0]] = self.visit(found)
+                self._name(found.outputs[:1], [self.visit(found)])
         last = self.values[text(one(inner(outputs[0]), 1, b""))]
         if last.step < 0:
             raise Refused("the output is constant")
         return Network.of(self.builder.steps, last.step)
+
+    def _name(self, names: list[str], values: list[Value]) -> None:
+        for name, value in zip(names, values, strict=True):
+            if name in self.values:
+                raise Refused(f"two values are called '{name:.40}'")
+            self.values[name] = value
 
     def visit(self, found: Node) -> Value:
         """What one node gives."""
@@ -254,8 +262,7 @@ def dimensions(value: Message) -> tuple[int, ...]:
         raise Refused("the checker reads models of float32 and float64")
     sizes = []
     for item in inner(one(kind, 2, b"")).get(1, ()):
-        size = inner(item).get(1)
-        sizes.append(signed(size[-1]) if size else 1)
+        sizes.append(signed(one(inner(item), 1, 1)))
     if any(size < 1 for size in sizes):
         raise Refused("an input without numbers")
     return tuple(sizes)
@@ -288,7 +295,10 @@ def node(found: Message) -> Node:
     attributes: dict[str, Any] = {}
     for item in found.get(5, ()):
         held = inner(item)
-        attributes[text(one(held, 1, b""))] = _attribute(held)
+        name = text(one(held, 1, b""))
+        if name in attributes:
+            raise Refused(f"two attributes are called '{name:.40}'")
+        attributes[name] = _attribute(held)
     names = [text(item) for item in found.get(1, ())], [text(item) for item in found.get(2, ())]
     if one(found, 7, b"") not in (b"", b"ai.onnx"):
         raise Refused("ops outside of ONNX are beyond the checker")
@@ -296,12 +306,17 @@ def node(found: Message) -> Node:
 
 
 def _attribute(held: Message) -> Any:
-    if 8 in held:
-        return integers(held[8])
-    if 5 in held:
-        return tensor(inner(one(held, 5, b"")))[1]
-    if 4 in held:
+    kind = one(held, 20, 0)
+    if kind == 1:
+        return single(one(held, 2, 0.0))
+    if kind == 2:
+        return signed(one(held, 3, 0))
+    if kind == 3:
         return one(held, 4, b"")
-    if 2 in held:
-        return single(one(held, 2, b""))
-    return signed(one(held, 3, 0))
+    if kind == 4:
+        return tensor(inner(one(held, 5, b"")))[1]
+    if kind == 6:
+        return [single(value) for value in held.get(7, ())]
+    if kind == 7:
+        return integers(held.get(8, ()))
+    raise Refused("an attribute of a type that the checker does not read")

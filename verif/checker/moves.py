@@ -117,9 +117,10 @@ def _filled(found: Node, given: list[Array]) -> Array:
 
 
 def _cast(found: Node, given: list[Array]) -> Array:
-    if given[0].dtype.kind != "i" or found.int("to", 0) not in (6, 7):
+    to = {6: np.int32, 7: np.int64}.get(found.int("to", 0))
+    if given[0].dtype.kind != "i" or to is None:
         raise Refused("Cast is checked from integers to integers")
-    return given[0].astype(np.int64)
+    return given[0].astype(to)
 
 
 def _exactly(found: Node, given: list[Array]) -> Array:

@@ -48,7 +48,8 @@ def bent(builder: Builder, found: Node, given: list[Value]) -> Value:
     if found.op == "Neg":
         return Value(value.shape, step=builder.negated(step))
     if found.op == "Pow":
-        if len(given) != 2 or given[1].constant is None or not (given[1].constant == 2).all():
+        power = given[1].constant if len(given) == 2 else None
+        if power is None or not (power == 2).all() or np.broadcast_shapes(value.shape, power.shape) != value.shape:
             raise Refused("Pow is checked for squares")
         return Value(value.shape, step=builder.mul(step, step))
     if found.op == "Clip":

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from verif.checker.errors import Refused
 
-Value = int | bytes
+Value = int | bytes | float
 Message = Mapping[int, Sequence[Value]]
-VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
+VARINT, BYTES, FOUR = 0, 2, 5
 
 
 def message(data: bytes) -> Message:
-    """The fields of one message; integers of varints, bytes of everything else."""
+    """The fields of one message: integers, floats of four bytes, and bytes."""
     found: dict[int, list[Value]] = {}
     place = 0
     while place < len(data):
@@ -23,15 +23,13 @@ def message(data: bytes) -> Message:
             value, place = varint(data, place)
             found.setdefault(key >> 3, []).append(value)
             continue
-        if kind == BYTES:
-            size, place = varint(data, place)
-        elif kind in (EIGHT, FOUR):
-            size = 8 if kind == EIGHT else 4
-        else:
-            raise Refused(f"wire type {kind} is not one of protocol buffers 3")
+        if kind not in (BYTES, FOUR):
+            raise Refused(f"wire type {kind} is not one that models have")
+        size, place = varint(data, place) if kind == BYTES else (4, place)
         if size > len(data) - place:
             raise Refused("a field ends beyond its message")
-        found.setdefault(key >> 3, []).append(data[place : place + size])
+        held = data[place : place + size]
+        found.setdefault(key >> 3, []).append(held if kind == BYTES else struct.unpack("<f", held)[0])
         place += size
     return found
 
@@ -51,7 +49,7 @@ def varint(data: bytes, place: int) -> tuple[int, int]:
 
 def signed(value: Value) -> int:
     """A varint as int64."""
-    if isinstance(value, bytes):
+    if not isinstance(value, int):
         raise Refused("an integer was expected")
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
@@ -61,7 +59,7 @@ def integers(values: Sequence[Value]) -> list[int]:
     """Repeated int64, packed or not."""
     found = []
     for value in values:
-        if isinstance(value, int):
+        if not isinstance(value, bytes):
             found.append(signed(value))
             continue
         place = 0
@@ -73,9 +71,9 @@ def integers(values: Sequence[Value]) -> list[int]:
 
 def single(value: Value) -> float:
     """A 32-bit float."""
-    if not isinstance(value, bytes) or len(value) != 4:
-        raise Refused("a float of four bytes was expected")
-    return float(struct.unpack("<f", value)[0])
+    if not isinstance(value, float):
+        raise Refused("a float was expected")
+    return value
 
 
 def text(value: Value) -> str:
@@ -86,9 +84,11 @@ def text(value: Value) -> str:
 
 
 def one(found: Message, field: int, default: Value) -> Value:
-    """The last value of a field."""
-    values = found.get(field)
-    return values[-1] if values else default
+    """The value of a field that is not repeated; readers differ about what several of it mean."""
+    values = found.get(field, ())
+    if len(values) > 1:
+        raise Refused("a field that is there twice")
+    return values[0] if values else default
 
 
 def inner(value: Value) -> Message:
