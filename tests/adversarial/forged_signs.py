@@ -1,4 +1,4 @@
-"""Proofs over signs, changed so that they claim what they do not show.
+"""Proofs over signs, changed so that they claim what they do not show, of networks that have other bends too.
 `python -m tests.adversarial.forged_signs COUNT [SEED]` tries COUNT of each kind.
 """
 
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from tests.adversarial.forgeries import believed
-from tests.verif.proving import Array, mlp, pack, property_file, unpack
+from tests.verif.proving import Array, pack, property_file, save, unpack
 from verif import evidence
 from verif.checker import Refused, check, model
 from verif.checker.bounds import Bounds
@@ -26,6 +27,22 @@ from verif.checker.signs import LEAF
 INPUTS = 26
 BOX = [("-1", "1")] * INPUTS
 Arrays = dict[str, Array]
+# Nodes from h (1, 6), which also goes through a ReLU, to e (1, 6).
+BESIDE: dict[str, list[tuple[str, list[str], str, dict[str, Any]]]] = {
+    "relu": [("Relu", ["h"], "e", {})],
+    "attention": [
+        ("Reshape", ["h", "rows"], "q", {}),
+        ("Softmax", ["q"], "s", {"axis": -1}),
+        ("Mul", ["s", "q"], "m", {}),
+        ("Reshape", ["m", "flat"], "e", {}),
+    ],
+    "maxima": [
+        ("Reshape", ["h", "image"], "q", {}),
+        ("MaxPool", ["q"], "m", {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}),
+        ("Reshape", ["m", "flat"], "e", {}),
+    ],
+    "sigmoid": [("Sigmoid", ["h"], "e", {})],
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,7 @@ class Proved:
 
     model: Path
     claim: Path
+    proof: Path
     manifest: dict[str, Any]
     arrays: Arrays
     least: float
@@ -50,29 +68,40 @@ class Proved:
         return {name: self.arrays[name].reshape(-1, count)[leaves].ravel() for name in names}
 
 
-def proved(folder: Path, seed: int) -> Proved:
+def network(path: Path, family: str, generator: np.random.Generator) -> Path:
+    """x to h, the sum of relu(h) and what is beside it, a ReLU behind it, two outputs."""
+    constants = {
+        name: (generator.normal(size=size) / size[0] ** 0.5).astype(np.float32)
+        for name, size in {"a": (INPUTS, 6), "b": (6, 6), "c": (6, 2)}.items()
+    }
+    constants |= {"rows": np.array([1, 2, 3]), "image": np.array([1, 1, 2, 3]), "flat": np.array([1, 6])}
+    nodes = [("MatMul", ["x", "a"], "h", {}), ("Relu", ["h"], "r", {}), *BESIDE[family], ("Add", ["r", "e"], "t", {})]
+    nodes += [("MatMul", ["t", "b"], "i", {}), ("Relu", ["i"], "p", {}), ("MatMul", ["p", "c"], "y", {})]
+    made = [helper.make_node(op, given, [out], **attributes) for op, given, out, attributes in nodes]
+    return save(path, made, constants, [1, INPUTS], 2)
+
+
+def proved(folder: Path, family: str, generator: np.random.Generator) -> Proved:
     """A claim that needs several cases: of the networks and limits that come in turn, the first that does."""
-    generator, out = np.random.default_rng(seed), folder / "out.proof"
-    for _ in range(20):
-        sizes = [(6, INPUTS), (6, 6), (2, 6)]
-        weights = [generator.normal(size=size) / size[1] ** 0.5 for size in sizes]
-        path = mlp(folder / "net.onnx", weights, [0.1 * generator.normal(size=size[0]) for size in sizes])
-        network = model.read(path)
+    out = folder / f"{family}.proof"
+    for _ in range(40):
+        path = network(folder / f"{family}.onnx", family, generator)
+        read = model.read(path)
         ends = -np.ones((1, INPUTS)), np.ones((1, INPUTS))
-        low = float(Bounds(network, *ends).rows(network.output, np.eye(2)[:1]).lower[0, 0])
+        low = float(Bounds(read, *ends).rows(read.output, np.eye(2)[:1]).lower[0, 0])
         points = np.sign(generator.normal(size=(2000, INPUTS)))
-        least = float((-Bounds(network, points, points).rows(network.output, -np.eye(2)[:1]).lower).min())
+        least = float((-Bounds(read, points, points).rows(read.output, -np.eye(2)[:1]).lower).min())
         for share in (0.2, 0.4, 0.6):
             limit = low + share * (least - low)
             second = f"(and (<= Y_0 {limit - 1:.6f}) (>= Y_1 9))"
-            claim = property_file(folder / "p.vnnlib", BOX, 2, f"(or (<= Y_0 {limit:.6f}) {second})")
+            claim = property_file(folder / f"{family}.vnnlib", BOX, 2, f"(or (<= Y_0 {limit:.6f}) {second})")
             try:
                 written = evidence.write(out, evidence.Claim(path, claim), deadline=time.monotonic() + 5)
             except Refused:
                 break
             if written.leaves > 2 and not written.why:
                 assert check(out, path, claim).verdict == "holds"
-                return Proved(path, claim, *unpack(out), least)
+                return Proved(path, claim, out, *unpack(out), least)
     raise AssertionError("no claim needs several cases")
 
 
@@ -164,17 +193,18 @@ KINDS: tuple[Forgery, ...] = (dropped, pruned, named, negative, shortened, rowed
 
 
 def run(count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
-    """How many of each kind were refused, and what was not."""
+    """How many of each kind were refused, over all families in turn, and what was not."""
     refused, accepted = Counter[str](), []
     generator = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        held, out = proved(folder, seed), folder / "forged.proof"
+        families, out = [proved(folder, family, generator) for family in BESIDE], folder / "forged.proof"
         for kind in KINDS:
             for number in range(count):
+                held = families[number % len(families)]
                 claim = kind(held, generator, out)
                 if believed(out, held.model, claim):
-                    accepted.append(f"{kind.__name__}, number {number}")
+                    accepted.append(f"{kind.__name__} of {held.model.stem}, number {number}")
                 else:
                     refused[kind.__name__] += 1
     return refused, accepted

@@ -1,11 +1,23 @@
-"""A few forged proofs of every kind; `python -m tests.adversarial.forgeries 1000` tries more."""
+"""A few forged proofs of every kind; `python -m tests.adversarial.forgeries 1000`, `forged_records 1000` and
+`forged_signs 1000` try more.
+"""
 
 from __future__ import annotations
 
-from tests.adversarial.forgeries import KINDS, run
+from types import ModuleType
+
+import pytest
+
+from tests.adversarial import forged_records, forgeries
 
 
-def test_forgeries_are_refused() -> None:
-    refused, accepted = run(14, seed=1)
+@pytest.mark.parametrize(("kinds", "count", "groups"), [(forgeries, 14, len(forgeries.KINDS)), (forged_records, 6, 16)])
+def test_forgeries_are_refused(kinds: ModuleType, count: int, groups: int) -> None:
+    refused, accepted = kinds.run(count, seed=1)
     assert not accepted
-    assert refused.total() == 14 * len(KINDS)
+    assert refused.total() == count * groups
+
+
+def test_the_attack_finds_a_checker_that_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verif.checker.proof.Work.flush", lambda self: self.held.clear())
+    assert forged_records.run(6)[1]
