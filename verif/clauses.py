@@ -32,6 +32,12 @@ class ClauseTable:
         clauses = property.clauses
         return cls(clauses.atoms.clamp(min=0), clauses.atoms >= 0, clauses.thresholds, clauses.strict, property.spans)
 
+    def largest(self, atoms: int) -> Tensor:
+        """The largest threshold of every atom, (M,) float64, without its sign."""
+        sizes = torch.where(self.used, self.thresholds.abs(), 0).flatten()
+        found = torch.zeros(atoms, dtype=torch.float64)
+        return found.scatter_reduce_(0, self.atoms.flatten(), sizes, "amax")
+
     def clause_ids(self, region: Tensor) -> tuple[Tensor, Tensor]:
         """Clauses of each box's region: ids (B, F, C) and whether each is there or padding."""
         start, stop = self.spans[region].unbind(-1)

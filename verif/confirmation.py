@@ -52,10 +52,7 @@ def confirmed(search: Search, started: float) -> bool:
 def _slack(search: Search) -> Tensor:
     """What bounds must exceed thresholds by, (M,): these were decimals; and what programs return beside the atoms."""
     table, beside = ClauseTable.of(search.query.property), search.allowance.beside
-    largest = torch.zeros(len(search.allowance.double), dtype=FINE)
-    sizes = torch.where(table.used, table.thresholds.abs(), 0).flatten()
-    largest.scatter_reduce_(0, table.atoms.flatten(), sizes, "amax")
-    return 4 * UNIT[FINE] * largest + (0 if beside is None else beside.to(FINE))
+    return 4 * UNIT[FINE] * table.largest(len(search.allowance.double)) + (0 if beside is None else beside.to(FINE))
 
 
 def efforts(running: Running, *, few: bool, optimised: bool) -> tuple[Effort, ...]:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from graphs import Graph
-from graphs.ops import OPS
+from verif.alike import passed_on, told_apart
 from verif.bab import Candidate, Progress
 from verif.clauses import ClauseTable
+from verif.enclosures import enclosed, unknown_ops
 from verif.query import Query
 from verif.rounding import EPS, TERMS
+from verif.roundoff import UNIT
 
 STEPS = {"floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc}
-SELECTIONS = ("reshape", "slice", "transpose", "gather")  # ops that only pass numbers on
-BATCH = 256
+BATCH = 64
 MOST = 100_000  # points up to which they are looked at one by one
 
 
@@ -53,8 +55,9 @@ class Points:
 
 @dataclass
 class PointSearch:
-    """The search over points. The exact decimals go through the network in float64, what the model is given in float32;
-    a point counts as refuted when both say so, and what they disagree about (a jump within rounding) is left open.
+    """The search over points. A point is refuted when bounds on the values of both its decimals and what the model is
+    given say so (`verif.enclosures`), else where the decimals in float64 and what is given in float32 do, which is
+    `measured`. What these disagree about (a jump within rounding) is left open.
     """
 
     points: Points
@@ -65,6 +68,7 @@ class PointSearch:
     most: int = BATCH
     done: int = 0
     unresolved: int = 0
+    measured: int = 0
     why: str = "points: the input set is finitely many points for the network"
     lower_bound: float = math.inf
     started: float = field(default_factory=time.monotonic)
@@ -77,8 +81,12 @@ class PointSearch:
                 return
             part = slice(first, first + size)
             region = self.points.region[part]
-            given = self.points.at(self.points.given, part)
-            gap = self._gap(given.float(), region).fmin(self._gap(self.points.at(self.points.exact, part), region))
+            exact, given = (self.points.at(base, part) for base in (self.points.exact, self.points.given))
+            gap = self._sure(exact, given, region)
+            left = (~(gap > 0)).nonzero()[:, 0]
+            if len(left):
+                gap[left] = self._gap(given[left].float(), region[left]).fmin(self._gap(exact[left], region[left]))
+                self.measured += int((gap[left] > 0).sum())
             for index in (~(gap > 0)).nonzero()[:, 0].tolist():
                 self.unresolved += 1
                 yield Candidate(given[index].float(), int(region[index]))
@@ -90,6 +98,32 @@ class PointSearch:
     def complete(self) -> bool:
         """Whether every point was looked at."""
         return self.done == len(self.points)
+
+    def rounding(self, arithmetic: str) -> str:
+        """What HOLDS rests on, once all points are refuted."""
+        if self._unknown:
+            return f"measured: no proved error of {', '.join(self._unknown)}"
+        if arithmetic != "real":
+            return "measured: points are evaluated in real arithmetic"
+        return "measured: points are evaluated one by one" if self.measured else "proved"
+
+    @cached_property
+    def _unknown(self) -> tuple[str, ...]:
+        return unknown_ops(self.graphs[1]) if torch.get_default_device().type == "cpu" else ("this device",)
+
+    def _sure(self, exact: Tensor, given: Tensor, region: Tensor) -> Tensor:
+        """The gaps of points, less all rounding; NaN where nothing is known."""
+        nothing = torch.full((len(region),), math.nan, dtype=torch.float64)
+        if self._unknown:
+            return nothing
+        same, count = torch.equal(exact, given), len(region)
+        points = exact if same else torch.cat([exact, given])
+        decimal = torch.zeros_like(points)
+        decimal[:count] = torch.where(exact == exact.round(), 0.0, UNIT[torch.float64] * exact.abs())
+        values, errors = enclosed(self.graphs, points, decimal)
+        slack = errors + 4 * UNIT[torch.float64] * (values.abs() + self.table.largest(values.shape[1]))
+        gap = self.table.worst(self.table.gaps(values, region if same else region.repeat(2), slack)[0])
+        return gap if same else gap[:count].fmin(gap[count:])
 
     def _gap(self, points: Tensor, region: Tensor) -> Tensor:
         single, double = self.graphs
@@ -125,7 +159,9 @@ def finite(query: Query) -> Points | None:
         cells = torch.cartesian_prod(*grids).double().reshape(-1, len(axes))
         values.append(torch.minimum(torch.maximum(cells, ends[0][d]), ends[1][d]))
         region.append(torch.full((len(cells),), d))
-    return Points(torch.cat(region), axes, torch.cat(values), lower, query.inner()[0])
+    found = Points(torch.cat(region), axes, torch.cat(values), lower, query.inner()[0])
+    apart = told_apart(query.graph.to(torch.float64), found.region, axes, found.values)
+    return replace(found, region=found.region[apart], values=found.values[apart])
 
 
 def _stepped(graph: Graph) -> Mapping[int, str]:
@@ -139,12 +175,8 @@ def _stepped(graph: Graph) -> Mapping[int, str]:
 
 def _reads(graph: Graph) -> Iterator[tuple[str, Tensor]]:
     """Every op that reads inputs as they are, with their numbers."""
-    (source,) = graph.inputs
-    numbers = {source: torch.arange(graph[source].size, dtype=torch.float64)[None]}
+    numbers = passed_on(graph)
     for node in graph:
-        held = [numbers[name] for name in node.inputs if name in numbers]
-        if node.op in SELECTIONS and len(held) == 1 == len(node.inputs):
-            numbers[node.name] = OPS[node.op].forward(*held, **graph.params(node), **node.attrs)
-        else:
-            yield from ((node.op, read.flatten().long()) for read in held)
+        if node.name not in numbers:
+            yield from ((node.op, numbers[name].flatten().long()) for name in node.inputs if name in numbers)
     yield from (("output", numbers[name].flatten().long()) for name in graph.outputs if name in numbers)

@@ -149,7 +149,7 @@ class _State(State):
             self.intervals[name] = self.push(name, relaxation, interval) if self.forward else interval
             return
         own = self.own[name] = self.lost(call, inputs, sizes)
-        mass = sum((size.flatten(1).sum(1) for size in sizes), torch.ones(self.boxes, dtype=own.dtype))
+        mass = sum((size.reshape(len(size), -1).sum(1) for size in sizes), torch.ones(self.boxes, dtype=own.dtype))
         self.least[name] = self.underflow * products(call) * mass[:, None]
         passed = _passed(call, inputs, [self.total[i] for i in node.inputs], self.unit)
         self.total[name] = MARGIN * (passed + own + self.least[name].reshape(-1, *[1] * (own.dim() - 1)))
@@ -281,7 +281,8 @@ class _Sweep(Sweep):
             return _dot(rows.rows, read)
         if isinstance(rows, Slab):
             return _dot(rows.rows, rows.read(own, self.owner))
-        flat = self._read(own).flatten(1)
+        flat = self._read(own)
+        flat = flat.reshape(len(flat), -1)
         if isinstance(rows, Selection):
             index = rows.index.reshape(rows.lead)
             count = max(len(flat), len(index))
@@ -291,7 +292,7 @@ class _Sweep(Sweep):
 
 def _dot(rows: Tensor, own: Tensor) -> Tensor:
     """|rows| . own: rows (B or 1, S, *N), own (B or 1, *N) to (B or 1, S); NaN where 0 meets inf."""
-    size, column = rows.flatten(2).abs(), own.flatten(1).unsqueeze(-1)
+    size, column = rows.reshape(*rows.shape[:2], -1).abs(), own.reshape(len(own), -1).unsqueeze(-1)
     return torch.matmul(size, column).squeeze(-1)
 
 

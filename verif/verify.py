@@ -345,6 +345,6 @@ class Run:
     def _rounding(self, search: Search | PointSearch | None) -> str:
         """What HOLDS rests on."""
         if not isinstance(search, Search):
-            return "measured: points are evaluated one by one" if search else "proved"
+            return search.rounding(self.query.property.arithmetic) if search else "proved"
         unproved = "linear programs decided" if self.programs else search.allowance.unproved
         return f"measured: {unproved}" if unproved and not confirmed(search, self.started) else "proved"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor
@@ -59,6 +61,7 @@ def test_verdicts(op: str) -> None:
     holds = verify(None, query(graph, least - 1e-3))
     assert holds.verdict is Verdict.HOLDS
     assert holds.lower_bound is not None and 0 < holds.lower_bound <= 1e-3 + 1e-9
+    assert holds.rounding == "proved"
     found = verify(None, query(graph, least + 1e-3))
     assert found.verdict is Verdict.VIOLATED and found.counterexample is not None
 
@@ -66,7 +69,35 @@ def test_verdicts(op: str) -> None:
 def test_what_rounding_could_decide_is_left_open() -> None:
     graph = stepped("floor")
     least = float(values(graph).amin())
-    assert verify(None, query(graph, least - 1e-9)).verdict is Verdict.UNKNOWN
+    assert verify(None, query(graph, least)).verdict is Verdict.UNKNOWN
+
+
+def test_points_that_are_alike_are_one() -> None:
+    """What is read is whether floor(x_0) is 0 and whether it is floor(x_1), and x_2, which is fixed."""
+    builder = GraphBuilder()
+    x = builder.input("x", (3,))
+    parts = [builder.add("slice", [x], attrs={"axis": 0, "start": a, "stop": a + 1}) for a in range(3)]
+    first, second = (builder.add("floor", [part]) for part in parts[:2])
+    flags = [builder.add("is_zero", [value]) for value in (first, builder.add("sub", [first, second]))]
+    joined = builder.add("concat", [*flags, parts[2]], attrs={"axis": 0})
+    graph = builder.build([builder.add("linear", [joined], {"weight": torch.tensor([[2.0, 1.0, 1.0]]).double()})])
+    points = finite(query(graph, 0.0))
+    assert points is not None and len(points) == 4
+    found = graph(points.at(points.exact, slice(None)))[0].flatten()
+    assert (torch.cdist(values(graph)[:, None], found[:, None]).amin(1) < 1e-12).all()
+
+
+def test_programs_are_not_decided_by_points() -> None:
+    graph = stepped("floor")
+    asked = linear(graph, LOWER, UPPER, [[1.0]], [-100.0])
+    assert verify(None, compile_query(asked, graph, arithmetic="float32")).verdict is Verdict.UNKNOWN
+
+
+def test_what_is_not_enclosed_is_measured() -> None:
+    graph = stepped("floor")
+    with mock.patch("verif.points.unknown_ops", lambda _: ("floor",)):
+        found = verify(None, query(graph, float(values(graph).amin()) - 1e-3))
+    assert (found.verdict, found.rounding) == (Verdict.HOLDS, "measured: no proved error of floor")
 
 
 def test_inputs_that_are_read_in_another_way_are_not_points() -> None:

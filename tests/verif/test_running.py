@@ -103,6 +103,20 @@ def test_several_boxes_at_once() -> None:
         assert bool((lower >= plain.lower - 1e-6 * (1 + plain.lower.abs())).all())
 
 
+@pytest.mark.parametrize("inputs", [1, 30])
+def test_values_that_are_one_number(inputs: int) -> None:
+    """y = |x_0| relu(x_0), all of shape ()."""
+    builder = GraphBuilder()
+    x = builder.add("slice", [builder.input("x", (inputs,))], attrs={"axis": 0, "start": 0, "stop": 1})
+    x = builder.add("reshape", [x], attrs={"shape": ()})
+    y = builder.add("mul", [builder.add("abs", [x]), builder.add("relu", [x])])
+    graph = builder.build([builder.add("reshape", [y], attrs={"shape": (1,)})])
+    ends = torch.full((2, inputs), 3.0, dtype=torch.float64)
+    for effort in PASSES:
+        lower = Running(graph).lower(Box(ends - 1, ends), effort)[0]
+        assert bool((lower > 3.0).all() and (lower < 4.0).all())
+
+
 def test_ops_without_a_bound() -> None:
     builder = GraphBuilder()
     x = builder.input("x", (4,))
