@@ -10,6 +10,7 @@ import torch
 from verif import __version__
 from verif.cases import Cases
 from verif.query import Query
+from verif.refined import RefinedSearch
 from verif.signs import SignSearch
 from verif.splits import INPUT, Split
 from verif.strategy import Strategy
@@ -28,7 +29,9 @@ def plan(query: Query, count: int, timeout: float, strategy: Strategy) -> list[S
     if not len(survivors):  # it takes no search: any inputs will do
         return _inputs(query, torch.ones(query.property.lower.shape[1]), count)
     other = search.alone(survivors, gaps, atoms)
-    found = _neurons(other, count, run.deadline) if isinstance(other, SignSearch) else []
+    found: list[Split] = []
+    if isinstance(other, RefinedSearch):
+        found = _neurons(other.search, count, run.deadline)
     return found or _inputs(query, search.scores(gaps, result, atoms).sum(0), count)
 
 

@@ -84,6 +84,7 @@ class SignSearch:
     started: float = field(default_factory=time.monotonic)
     rooted: float = 0.0
     points: Tensor = field(init=False)
+    sweeps: Sweeps | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.points = self.box.lower[:0]
@@ -148,10 +149,11 @@ class SignSearch:
             known = -1
         base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
         gap = float(limit - found.low)
-        fresh = replace(self._fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
+        fresh = replace(self.fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
         return replace(fresh, ranges=self.ranges, known=known)
 
-    def _fresh(self) -> SignSearch:
+    def fresh(self) -> SignSearch:
+        """The same search at its beginning."""
         return SignSearch(
             self.engine, self.box, self.rows, self.limit, self.deadline, self.store_bytes, chance=self.chance
         )
@@ -165,8 +167,10 @@ class SignSearch:
     def _within(self) -> Limits | None:
         """What the search above and the base's signs say of values, by node."""
         sweep = self.engine.tiles.sweep(self.engine.output, self.box.lower)
-        if self.base is None or sweep is None:
+        if sweep is None:
             return None
+        if self.base is None:
+            return Limits(self.ranges) if self.ranges else None
         flat, graph = torch.contiguous_format, self.engine.graph
         limits = Limits({n: Interval(*(e.clone(memory_format=flat) for e in ends)) for n, ends in self.ranges.items()})
         nodes = [str(sweep.program.slots[slot].scalar) for slot in self.base.signs().slot.tolist()]
@@ -180,7 +184,7 @@ class SignSearch:
     def _root(self) -> Sweeps | None:
         """Bound all rows with the base's signs, or without any; None where there is nothing in the base."""
         result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline, within=self._within())
-        if result.part is not None and bool(result.part.empty):
+        if self.base is not None and result.part is not None and bool(result.part.empty):
             self.done += 1
             return None
         self._by_hulls(result)
@@ -189,7 +193,7 @@ class SignSearch:
         exact = self.engine.cases(self.box, result, self.rows)
         if exact is None:
             raise ValueError("this network has no signs to split")
-        sweeps = Sweeps(exact, exact.single(self.engine.graph))
+        sweeps = self.sweeps = Sweeps(exact, exact.single(self.engine.graph))
         self.open = cases = self._first(result.lower[0], exact.choices)
         pace = Pace(ROOT.last, seconds=self.deadline - time.monotonic())
         found = exact.run(cases.row, cases.signs(), self.limit, pace, cases.chosen() if self.base else None)
@@ -267,15 +271,19 @@ class SignSearch:
         # Their neurons all have their signs: multipliers alone can still decide them.
         last = batch.where(stuck)
         last = last.where(~self._refuted(sweeps.exact, last, LAST_ROUNDS, STEP))
-        further = last.depth > self.depth  # from a root of their own they may still fall
-        self.hard = self.hard.joined(last.where(further))
-        self.unresolved += int((~further).sum())
+        self._give_up(last)
         near = left & ~stuck & self._near(batch, found)
         self.hard = self.hard.joined(batch.where(near))
         left &= ~stuck & ~near
         batch = batch.where(left)
         if len(batch):
             self.open = self.open.joined(self._best(sweeps, batch, found.slot[left], found.entry[left]))
+
+    def _give_up(self, cases: Cases) -> None:
+        """Put cases aside that have no neuron to split; from roots of their own they may still fall."""
+        further = cases.depth > self.depth
+        self.hard = self.hard.joined(cases.where(further))
+        self.unresolved += int((~further).sum())
 
     def _near(self, cases: Cases, found: Decided) -> Tensor:
         """Which cases of the root (N,) should have roots of their own at once: their lines leave a small part of the

@@ -16,6 +16,7 @@ from torch import Tensor
 from relaxations.sets import Box
 from verif.bounds import Engine
 from verif.bounds.memory import Ration
+from verif.refined import RefinedSearch
 from verif.sides import below
 from verif.signs import STORE_BYTES, SignSearch
 from verif.splits import Part
@@ -28,11 +29,19 @@ SMALL = 512  # numbers in the widest layer up to which one pass of bounds costs 
 
 
 class RegionSearch(Protocol):
-    """The search over the rows of one region; see `SignSearch` and `ValueSearch`."""
+    """The search over the rows of one region; see `SignSearch`, `RefinedSearch` and `ValueSearch`."""
 
-    done: int
-    unresolved: int
-    points: Tensor
+    @property
+    def done(self) -> int:
+        """Sub-problems so far."""
+
+    @property
+    def unresolved(self) -> int:
+        """Cases that no split can help."""
+
+    @property
+    def points(self) -> Tensor:
+        """Points (P, n) that are worth a try."""
 
     @property
     def open(self) -> Sized:
@@ -108,7 +117,9 @@ class Strategy:
     def _signs(self, task: Task) -> RegionSearch:
         store = min(STORE_BYTES, task.ration.store_bytes)
         found = SignSearch(task.engine, task.box, task.rows, task.limit, task.deadline, store, chance=self.chance)
-        return found if self.part is None else below(found, self.part)
+        if self.part is not None:
+            return below(found, self.part)
+        return RefinedSearch(found)
 
     def _values(self, task: Task) -> RegionSearch:
         most = task.ration.boxes

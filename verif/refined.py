@@ -1,0 +1,156 @@
+"""The search over signs, begun again from a better root where intervals in front of ReLUs can be made tighter.
+
+Which value is worth it is asked first: a root with the ends that descents reach, in place of those known, says what
+could be won at best. Where cases of a value win anything they do so fast, and soon (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from relaxations import Interval
+from verif.bounds import Pass
+from verif.bounds.part import Limits, readers
+from verif.cases import Cases
+from verif.fronts import Front
+from verif.signs import ROOT, SignSearch
+
+FIRST, ROOTS = 1.0, 20.0  # seconds, and times of a root, of the plain search before anything else
+PROMISE = 0.25  # share of what a root lacks that a value must promise, and win
+LESS = 0.5  # of what is left of a value's search that a slice must leave at most, to be worth the next
+SLICE, LEAST = 0.25, 0.5  # of the time so far, and seconds, that a slice takes
+ASKING = 0.1  # share of the time that asking may take
+ROW_BYTES = 24  # for each entry of a row, which is kept in both precisions
+MOST = 1 << 28  # bytes that the rows of one value take
+
+
+@dataclass
+class RefinedSearch:
+    """`search` over one box, whose cases are lost when it begins again; done (sub-problems) counts all of them."""
+
+    search: SignSearch
+    steps: Iterator[None] = field(init=False)
+    lacking: float = field(default=math.nan, init=False)
+    before: int = field(default=0, init=False)
+    started: float = field(default_factory=time.monotonic, init=False)
+    points: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps, self.points = self.search.run(), self.search.points
+
+    @property
+    def done(self) -> int:
+        """Sub-problems so far."""
+        return self.before + self.search.done
+
+    @property
+    def unresolved(self) -> int:
+        """Cases that no split can help."""
+        return self.search.unresolved
+
+    @property
+    def open(self) -> Cases:
+        """The open cases, those too that were put aside."""
+        return self.search.open.joined(self.search.hard)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest bound of an open case beyond its limit."""
+        return self.search.lowest
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self.started
+
+    def run(self) -> Iterator[None]:
+        """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
+        yield from self._plain(0)
+        yield from self._plain(max(FIRST, ROOTS * self.search.rooted))
+        for name in self._values():
+            if not self._goes_on():
+                break
+            begun = time.monotonic()
+            front = self._asked(name)
+            if front is None:
+                yield from self._plain((time.monotonic() - begun) / ASKING)
+            elif not (yield from self._tightened(front)):
+                yield from self._plain(self.elapsed)
+        yield from self._plain(math.inf)
+
+    def _goes_on(self) -> bool:
+        return len(self.open) > 0 and time.monotonic() < self.search.deadline
+
+    def _plain(self, seconds: float) -> Iterator[None]:
+        """The search as it stands, for some time."""
+        until = time.monotonic() + seconds
+        for _ in self.steps:
+            self.points = self.search.points
+            yield
+            if time.monotonic() > until:
+                break
+
+    def _values(self) -> list[str]:
+        """In front of ReLUs, and behind others."""
+        graph = self.search.engine.graph
+        kinks = [node for node in graph if node.op == "relu"]
+        behind = readers(graph, [node.name for node in kinks])
+        return list(dict.fromkeys(node.inputs[0] for node in kinks if node.inputs[0] in behind))
+
+    def _root(self, ranges: Mapping[str, Interval]) -> Pass:
+        """All rows with such intervals."""
+        search = self.search
+        return search.engine.bound(
+            search.box, search.rows, rounds=ROOT, deadline=search.deadline, within=Limits(ranges)
+        )
+
+    def _lacks(self, found: Pass) -> float:
+        """How far the rows of a root are below their limits, in all."""
+        return float((self.search.limit - found.lower[0]).clamp(min=0).sum())
+
+    def _asked(self, name: str) -> Front | None:
+        """What is to be shown of a value, if it promises enough."""
+        search, held = self.search, self.search.ranges[name]
+        rows = 2 * int(((held.lower < 0) & (held.upper > 0)).sum())
+        if not 0 < rows * held.lower.numel() * ROW_BYTES <= min(MOST, search.store_bytes):
+            return None
+        if math.isnan(self.lacking):
+            self.lacking = self._lacks(self._root(search.ranges))
+        front = Front.of(search, name)
+        best = self._lacks(self._root({**search.ranges, name: front.best}))
+        return front if best <= (1 - PROMISE) * self.lacking else None
+
+    def _tightened(self, front: Front) -> Generator[None, None, bool]:
+        """Tighten a value as long as that goes fast, and begin again if it won enough; whether all was shown that was
+        to be.
+        """
+        begun = time.monotonic()
+        self.points = self.points[:0]
+        yield from front.run(0)
+        seconds, left = max(LEAST, time.monotonic() - begun), math.inf
+        while not front.finished and self._goes_on() and front.left <= LESS * left:
+            left = front.left
+            yield from front.run(seconds)
+            seconds = max(LEAST, SLICE * self.elapsed)
+        self.before += front.work.done
+        found = self._root({**self.search.ranges, front.name: front.found})
+        lacks = self._lacks(found)
+        if lacks > (1 - PROMISE) * self.lacking:
+            return False
+        self.lacking = lacks
+        self._begin(found)
+        return front.finished
+
+    def _begin(self, found: Pass) -> None:
+        """The search from a root with the intervals of a pass."""
+        ranges = {name: found.intervals[name] for name in self.search.ranges}
+        search = replace(self.search.fresh(), ranges=ranges)
+        steps = search.run()
+        next(steps, None)  # until its root is there nothing is proved, and the old search is the open one
+        self.before += self.search.done
+        self.search, self.steps = search, steps
