@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ _FAMILIES = {
 
 
 def ops() -> str:
-    """The op table, how each op is bounded, and the ONNX operators that are read."""
+    """The op table, how each op is bounded, and the operators of ONNX and torch that are read."""
+    from graphs.exported.importer import CONVERTERS
     from graphs.onnx import supported
     from graphs.ops import OPS
     from relaxations import RULES
@@ -45,6 +47,13 @@ def ops() -> str:
     lines += ["", "# ONNX operators\n", f"{len(operators)} operators are read; the numbers are the opsets since which"]
     lines += ["a converter applies (it then holds until the next number).\n", "| operator | since opset |", "|---|---|"]
     lines += [f"| {name} | {', '.join(map(str, since))} |" for name, since in operators.items()]
+    lines += ["", "# Operators of torch modules\n"]
+    names = sorted({name.split(".")[1] for name in CONVERTERS if not name.startswith("aten._")})
+    lines += [
+        "What `torch.export` calls them. One that is not here is read in the pieces that torch's own decompositions"
+    ]
+    lines += ["make of it, where all of these are here; changes in place (`relu_`) are read where they can be.\n"]
+    lines += textwrap.wrap(", ".join(name for name in names if not name.endswith("_")) + ".", 120)
     return "\n".join(lines) + "\n"
 
 

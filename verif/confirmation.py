@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from relaxations.sets import Box
+from verif.agreement import disagreement
 from verif.bab import Search
 from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import box_bytes
 from verif.clauses import ClauseTable
 from verif.domains import Domains
+from verif.points import PointSearch
+from verif.query import Query
 from verif.roundoff import BENT, UNIT
 from verif.running import ALL, FINE, FORMS, KINKS, SURE, Effort, Running, unknown_ops
 from verif.strategy import FEW_INPUTS
@@ -25,7 +28,26 @@ STATE_BYTES = 1 << 28  # that a pass over some boxes may take
 
 
 class Hopeless(Exception):
-    """A point is so near to a violation that no bound in float64 tells them apart."""
+    """HOLDS cannot be said: a point is so near to a violation that no bound in float64 tells them apart, or the model
+    does not compute what its graph does.
+    """
+
+
+def grounds(query: Query, search: Search | PointSearch | None, started: float, *, programs: bool) -> str:
+    """What HOLDS rests on: "proved", or "measured: " and why; `programs`: linear programs decided. Raises Hopeless."""
+    if search is None:  # no region at all
+        return "proved"
+    if isinstance(search, PointSearch):
+        _require(disagreement(query, search.graphs[1], search.noise))
+        return search.rounding(query.property.arithmetic)
+    _require(disagreement(query, search.exact.graph, search.allowance.single))
+    unproved = "linear programs decided" if programs else search.allowance.unproved
+    return f"measured: {unproved}" if unproved and not confirmed(search, started) else "proved"
+
+
+def _require(disagreement: str) -> None:
+    if disagreement:
+        raise Hopeless(disagreement)
 
 
 def confirmed(search: Search, started: float) -> bool:

@@ -48,6 +48,28 @@ def replay(query: Query, point: Tensor) -> Replay:
     return Replay(not reason, point, given, seen, reason)
 
 
+def evaluated(query: Query, point: Tensor) -> tuple[Tensor, Tensor, float] | None:
+    """The point (n,) as the models got it, the atoms (M,) of what they returned, and the largest value among that; None
+    where a value is NaN or infinite.
+    """
+    point = _settle(query, point.detach().double().reshape(-1).cpu())
+    inputs = _inputs(query, point)
+    values = {**inputs, **_run(query, inputs)}
+    atoms = _atoms(query.property, values)
+    if atoms is None:
+        return None
+    return point, atoms, max(float(np.abs(values[name]).max()) for name in query.property.atoms.inputs)
+
+
+def _atoms(property: Property, values: Mapping[str, Array]) -> Tensor | None:
+    """The atoms (M,) of values; None where one that they read is NaN or infinite."""
+    read = {name: torch.from_numpy(np.asarray(values[name], np.float64))[None] for name in property.atoms.inputs}
+    if not all(bool(value.isfinite().all()) for value in read.values()):
+        return None
+    (atoms,) = property.atoms.to(torch.float64).evaluate(read).values()
+    return atoms[0]
+
+
 def _settle(query: Query, point: Tensor) -> Tensor:
     """The point rounded to the models' types, inside a region if one is next to it."""
     rounded = point.clone()
@@ -111,11 +133,10 @@ def _reason(query: Query, point: Tensor, values: Mapping[str, Array]) -> str:
     inside = _regions(query, point)
     if not len(inside):
         return "the point is in no region of the property's inputs"
-    read = {name: torch.from_numpy(np.asarray(values[name], np.float64))[None] for name in property.atoms.inputs}
-    if not all(bool(value.isfinite().all()) for value in read.values()):
+    atoms = _atoms(property, values)
+    if atoms is None:
         return "a value is NaN or infinite"
-    (atoms,) = property.atoms.to(torch.float64).evaluate(read).values()
-    if any(_unsafe(property, atoms[0], int(region)) for region in inside):
+    if any(_unsafe(property, atoms, int(region)) for region in inside):
         return ""
     return "the outputs do not satisfy the property's unsafe condition"
 

@@ -26,7 +26,7 @@ from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
 from verif.bounds.memory import UNLIMITED, Ration, ration, resident
 from verif.clauses import ClauseTable
-from verif.confirmation import Hopeless, confirmed
+from verif.confirmation import Hopeless, grounds
 from verif.domains import Domains
 from verif.points import Points, PointSearch, finite
 from verif.programs import Beside
@@ -322,7 +322,9 @@ class Run:
         search, arithmetic = self.search, self.query.property.arithmetic
         bound = math.nan if search is None else search.progress().worst
         try:
-            rounding = self._rounding(search) if verdict is Verdict.HOLDS else ""
+            rounding = ""
+            if verdict is Verdict.HOLDS:
+                rounding = grounds(self.query, search, self.started, programs=self.programs)
         except Hopeless as hopeless:
             verdict, rounding, reason = Verdict.UNKNOWN, "", str(hopeless)
         unproved = (self.deployed.found.why if self.deployed else "") or rounding.removeprefix("proved")
@@ -341,10 +343,3 @@ class Run:
             rounding,
             arithmetic,
         )
-
-    def _rounding(self, search: Search | PointSearch | None) -> str:
-        """What HOLDS rests on."""
-        if not isinstance(search, Search):
-            return search.rounding(self.query.property.arithmetic) if search else "proved"
-        unproved = "linear programs decided" if self.programs else search.allowance.unproved
-        return f"measured: {unproved}" if unproved and not confirmed(search, self.started) else "proved"

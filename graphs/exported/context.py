@@ -16,10 +16,13 @@ from graphs.ir import GraphBuilder
 
 @dataclass(frozen=True)
 class Var:
-    """A value that depends on the input: its node, and its shape (with the example's batch of 1)."""
+    """A value that depends on the input: its node, its shape (with the example's batch of 1), and whether it is one of
+    truth (0 or 1).
+    """
 
     name: str
     shape: tuple[int, ...]
+    truth: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class Ranked:
     k: int
     axis: int
     keepdim: bool = True
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A value that is minus infinity except where a constant is true: what softmax leaves out."""
+
+    source: Var
+    kept: Live
 
 
 Value = Any  # Var, Live or a plain Python value
@@ -114,6 +125,22 @@ class Context:
     def tensor(self, value: Live | float) -> Live:
         """A constant of the module's precision."""
         return value if isinstance(value, Live) else Live(lambda: torch.tensor(float(value), dtype=self.dtype), True)
+
+    def fixed(self, tensor: Tensor) -> Live:
+        """A constant that nothing changes."""
+        return Live(lambda: tensor, True)
+
+    def number(self, places: Ranked) -> Var:
+        """The place of the largest entry as a number."""
+        if places.k != 1:
+            raise self.unsupported("places of several largest entries are read only by a scatter of their softmax")
+        return self.emit("arg_max", places.source, axis=places.axis, keepdims=places.keepdim)
+
+    def spelled(self, value: Value, like: Var) -> Var:
+        """A value as a variable of a shape to which it broadcasts; a constant is one that does not vary."""
+        if isinstance(value, Var):
+            return value
+        return self.plus(self.times(like, 0.0), value)
 
     @property
     def moving(self) -> frozenset[str]:

@@ -14,13 +14,18 @@ from torch import Tensor, nn
 from graphs.errors import GraphError
 from graphs.exported import (
     layers as layers,
+    moves as moves,
     pointwise as pointwise,
     recurrent as recurrent,
+    reductions as reductions,
+    resampling as resampling,
     selections as selections,
     shapes as shapes,
 )
-from graphs.exported.context import CONVERTERS, Context, Live, Ranked, Var
+from graphs.exported.context import CONVERTERS, Context, Live, Masked, Ranked, Var
+from graphs.exported.pieces import pieces
 from graphs.exported.today import BatchNorm, Dropout
+from graphs.exported.writes import without_writes
 from graphs.ir import Graph
 from graphs.passes.composites import recognise_composites
 from graphs.passes.dead import drop_dead
@@ -58,6 +63,7 @@ def import_program(program: ExportedProgram, module: nn.Module, example: Tensor)
 
     Raises GraphError (G211) for a program of a fixed batch of several samples.
     """
+    program = without_writes(program, training=module.training)
     tensors = {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -79,10 +85,14 @@ def import_program(program: ExportedProgram, module: nn.Module, example: Tensor)
         elif node.op == "call_function":
             values[node.name] = _converted(ctx, node, values)
         elif node.op == "output":
-            outputs = [value for value in (_resolved(x, values) for x in node.args[0]) if isinstance(value, Var)]
+            outputs = [_resolved(x, values) for x in node.args[0]]
+            outputs = [x for x in outputs if isinstance(x, Var | Ranked | Masked)]
             if not outputs:
                 raise GraphError("G211", "the module's output does not depend on its input")
-            flat = ctx.emit("reshape", outputs[0], shape=(math.prod(outputs[0].shape),))
+            if isinstance(outputs[0], Masked):
+                raise ctx.unsupported("an output that is minus infinity cannot be bounded")
+            first = ctx.number(outputs[0]) if isinstance(outputs[0], Ranked) else outputs[0]
+            flat = ctx.emit("reshape", first, shape=(math.prod(first.shape),))
             graph = compare_gates(drop_dead(recognise_composites(ctx.builder.build([flat.name]), ctx.moving)))
             return Imported(graph, ctx.live, tuple(ctx.today), tuple(example.shape[1:]))
     raise GraphError("G211", "the exported program has no output")
@@ -175,27 +185,70 @@ def _input(ctx: Context, node: Node, example: Tensor) -> Var:
 def _converted(ctx: Context, node: Node, values: dict[str, Any]) -> Any:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     ctx.path = str(stack[-1][0]) if stack else ""
-    target = str(node.target)
+    arguments, named = _resolved(node.args, values), {key: _resolved(x, values) for key, x in node.kwargs.items()}
+    return _applied(ctx, node.target, arguments, named)
+
+
+def _applied(ctx: Context, operator: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+    """What an operator makes of values: constants, one converter's nodes, or those of its pieces."""
+    target = str(operator)
     ctx.where = f"{ctx.path or 'forward'} ({target})"
-    arguments = [_resolved(x, values) for x in node.args]
-    named = {key: _resolved(x, values) for key, x in node.kwargs.items()}
     if target == "<built-in function getitem>":
         return arguments[0][arguments[1]]
-    if not any(isinstance(x, Var | Ranked) for x in _leaves([arguments, list(named.values())])):
-        return _computed(node, arguments, named)
+    leaves = _leaves([arguments, list(named.values())])
+    if not any(isinstance(x, Var | Ranked | Masked) for x in leaves):
+        return _computed(operator, arguments, named)
+    if target not in _OF_MASKED and any(isinstance(x, Masked) for x in leaves):
+        raise ctx.unsupported("a value that a mask makes minus infinity is read by softmax only")
+    if target not in _OF_PLACES:
+        arguments = [ctx.number(x) if isinstance(x, Ranked) else x for x in arguments]
     function = CONVERTERS.get(target)
-    if function is None:
-        raise ctx.unsupported(f"operator '{target}' has no converter", help="docs/add-an-op.md says how to add one")
-    return function(ctx, *arguments, **named)
+    if function is not None:
+        return function(ctx, *arguments, **named)
+    return _assembled(ctx, operator, arguments, named)
+
+
+_OF_PLACES = ("aten.scatter.src", "aten.embedding.default")
+_OF_MASKED = ("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")
+
+
+def _assembled(ctx: Context, operator: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
+    """An operator without a converter, from its pieces."""
+    where = ctx.where
+    given = [_example(ctx, arguments), {key: _example(ctx, x) for key, x in named.items()}]
+    graph = pieces(operator, given, CONVERTERS)
+    if graph is None:
+        raise ctx.unsupported(f"operator '{operator}' has no converter", help="docs/add-an-op.md says how to add one")
+    leaves = (x for x in _leaves([arguments, list(named.values())]) if isinstance(x, Var | Live))
+    values: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node.name] = next(leaves)
+        elif node.op == "get_attr":
+            values[node.name] = ctx.fixed(getattr(graph.owning_module, str(node.target)))
+        elif node.op == "call_function":
+            inner = {key: _resolved(x, values) for key, x in node.kwargs.items()}
+            values[node.name] = _applied(ctx, node.target, _resolved(node.args, values), inner)
+    ctx.where = where
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    return _resolved(output.args[0], values)
+
+
+def _example(ctx: Context, x: Any) -> Any:
+    """Tensors of the shapes of values."""
+    if isinstance(x, list | tuple):
+        return [_example(ctx, part) for part in x]
+    if isinstance(x, Var):
+        return torch.zeros(x.shape, dtype=torch.bool if x.truth else ctx.dtype)
+    return x.now() if isinstance(x, Live) else x
 
 
 def _live(tensor: Tensor, fixed: bool) -> Live:
     return Live(lambda: tensor, fixed)
 
 
-def _computed(node: Node, arguments: list[Any], named: dict[str, Any]) -> Any:
+def _computed(target: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
     """A value that does not depend on the input; what it changes in place (counters) is changed in a copy."""
-    target: Any = node.target
     changes = str(target).split(".")[1].endswith("_") if "." in str(target) else False
 
     def now() -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from graphs.exported.context import Context, Live, Value, Var, converter
+from graphs.exported.context import Context, Live, Masked, Value, Var, converter
+from graphs.exported.pointwise import add, masked_softmax
+from graphs.exported.resampling import resampled
 from graphs.exported.shapes import transpose
 from graphs.exported.today import BatchNorm
 
@@ -19,13 +21,19 @@ def linear(ctx: Context, x: Var, weight: Live, bias: Live | None = None) -> Var:
     return ctx.emit("linear", x, params={"weight": weight, "bias": bias})
 
 
-@converter("addmm.default")
-def addmm(ctx: Context, bias: Live, x: Var, weight: Live) -> Var:
-    """x W + b."""
-    return linear(ctx, x, weight.then(torch.t), bias)
+@converter("addmm.default", "baddbmm.default", "addmv.default")
+def addmm(ctx: Context, bias: Value, x: Value, weight: Value, *, beta: float = 1, alpha: float = 1) -> Any:
+    """alpha x W + beta b."""
+    if isinstance(x, Var) and isinstance(weight, Live) and isinstance(bias, Live) and weight.now().dim() == 2:
+        scaled = bias if beta == 1 else bias.then(lambda t: t * beta)
+        if scaled.now().dim() == 1:
+            return linear(ctx, x, weight.then(lambda t: t.t() * alpha if alpha != 1 else t.t()), scaled)
+    product = matmul(ctx, x, weight)
+    product = product if alpha == 1 else ctx.times(product, alpha)
+    return add(ctx, product, bias, alpha=beta)
 
 
-@converter("matmul.default", "mm.default", "bmm.default")
+@converter("matmul.default", "mm.default", "bmm.default", "mv.default")
 def matmul(ctx: Context, x: Value, y: Value) -> Var:
     """Of variables, or of one with a constant."""
     if isinstance(x, Var) and isinstance(y, Var):
@@ -33,6 +41,18 @@ def matmul(ctx: Context, x: Value, y: Value) -> Var:
     if isinstance(x, Var):
         return ctx.emit("matmul_right", x, params={"weight": y})
     return ctx.emit("matmul_left", y, params={"weight": x})
+
+
+@converter("bilinear.default")
+def bilinear(ctx: Context, x: Var, y: Var, weight: Live, bias: Live | None = None) -> Var:
+    """x W_k y + b_k of vectors (1, I) and (1, J), weight (K, I, J)."""
+    count, _, size = weight.shape
+    if len(x.shape) != 2:
+        raise ctx.unsupported("a bilinear layer is supported on vectors only")
+    sides = linear(ctx, x, weight.then(lambda t: t.transpose(1, 2).flatten(0, 1)))
+    sides = ctx.emit("reshape", sides, shape=(1, count, size))
+    product = ctx.emit("matmul", sides, ctx.emit("reshape", y, shape=(1, size, 1)))
+    return _affine(ctx, ctx.emit("reshape", product, shape=(1, count)), None, bias)
 
 
 @converter("conv1d.default", "conv2d.default", "conv3d.default")
@@ -70,6 +90,13 @@ def conv_transpose(ctx: Context, x: Var, weight: Live, bias: Live | None = None,
 def _each(sizes: Sequence[int] | int, space: int) -> tuple[int, ...]:
     given = (sizes,) if isinstance(sizes, int) else tuple(sizes)
     return given * space if len(given) == 1 else given
+
+
+@converter("_native_batch_norm_legit_no_training.default")
+def native_batch_norm(ctx: Context, x: Var, *rest: Any) -> tuple[Var, None, None]:
+    """The same in a program without changes in place."""
+    *parts, momentum, eps = rest
+    return batch_norm(ctx, x, *parts, 0.0, momentum, eps), None, None
 
 
 @converter("batch_norm.default")
@@ -128,6 +155,15 @@ def group_norm(
     return _affine(ctx, whole, *(None if p is None else p.then(lambda t: t.reshape(tall)) for p in (weight, bias)))
 
 
+@converter("instance_norm.default")
+def instance_norm(ctx: Context, x: Var, weight: Live | None, bias: Live | None, *rest: Any) -> Var:
+    """Each channel by itself; `rest`: running statistics, whether they are not used, momentum, eps."""
+    mean, variance, own, momentum, eps, *_ = rest
+    if not own:
+        return batch_norm(ctx, x, weight, bias, mean, variance, 0.0, momentum, eps)
+    return group_norm(ctx, x, x.shape[1], weight, bias, eps)
+
+
 def _affine(ctx: Context, x: Var, weight: Live | None, bias: Live | None) -> Var:
     x = x if weight is None else ctx.times(x, weight)
     return x if bias is None else ctx.plus(x, bias)
@@ -164,9 +200,11 @@ def avg_pool(
     divisor: int | None = None,
 ) -> Var:
     """Windows that end inside."""
-    if ceil or divisor is not None:
-        raise ctx.unsupported("average pooling with ceil_mode or divisor_override is not supported")
     space = len(x.shape) - 2
+    if ceil or divisor is not None:
+        operator = getattr(torch.nn.functional, f"avg_pool{space}d")
+        more = () if divisor is None else (divisor,)
+        return resampled(ctx, operator, x, kernel, stride or None, padding, ceil, count, *more)
     sizes = {"kernel": kernel, "stride": stride or kernel, "padding": padding}
     attrs: dict[str, Any] = {name: _each(value, space) for name, value in sizes.items()}
     return ctx.emit("avg_pool", x, **attrs, count_include_pad=count)
@@ -177,7 +215,7 @@ def adaptive_avg_pool(ctx: Context, x: Var, size: Sequence[int]) -> Var:
     """To sizes that divide the input's."""
     space = x.shape[2:]
     if any(n % m for n, m in zip(space, size, strict=True)):
-        raise ctx.unsupported(f"adaptive pooling of {list(space)} to {list(size)} has windows of different sizes")
+        return resampled(ctx, getattr(torch.nn.functional, f"adaptive_avg_pool{len(space)}d"), x, size)
     if all(m == 1 for m in size):
         return ctx.emit("mean", x, axes=tuple(range(2, len(x.shape))), keepdims=True)
     kernel = tuple(n // m for n, m in zip(space, size, strict=True))
@@ -208,6 +246,9 @@ def attention(
     elif mask is not None and mask.now().dtype == torch.bool:
         params["mask"] = mask.then(lambda m: m.to(ctx.dtype).expand(scores.shape))
     elif mask is not None:
-        scores = ctx.plus(scores, mask)
+        summed = add(ctx, scores, mask)
+        if isinstance(summed, Masked):
+            return ctx.emit("matmul", masked_softmax(ctx, summed, len(scores.shape) - 1), v)
+        scores = summed
     shares = ctx.emit("softmax", scores, params=params, axis=len(scores.shape) - 1)
     return ctx.emit("matmul", shares, v)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from graphs.exported.context import Context, Live, Value, Var, converter
 from graphs.exported.layers import linear
-from graphs.exported.shapes import cat, select, slice_
+from graphs.exported.shapes import cat, select, slice_, stack
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,35 @@ CELLS: dict[str, Cell] = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}
 def recurrent(
     ctx: Context, x: Var, start: Live | Sequence[Live], weights: Sequence[Live], *rest: object
 ) -> tuple[Var, ...]:
-    """In one direction; `rest`: with bias, layers, dropout, training, both ways, batch first."""
+    """All outputs, then the last states of every layer; `rest`: with bias, layers, dropout, training, both ways, batch
+    first.
+    """
     biased, layers, share, training, both, first = rest
-    if both or (share and training):
-        raise ctx.unsupported("a recurrent layer in both directions, or with dropout in training, is not supported")
+    if share and training:
+        raise ctx.unsupported("a recurrent layer with dropout in training is not supported")
     assert isinstance(layers, int)
-    cell = next(cell for name, cell in CELLS.items() if f"aten.{name}" in ctx.where)
-    starts = [start] if isinstance(start, Live) else start
-    each, axis = 4 if biased else 2, 1 if first else 0
-    inputs, states = [select(ctx, x, axis, t) for t in range(x.shape[axis])], tuple[Value, ...]()
+    each, ways, axis = 4 if biased else 2, 2 if both else 1, 1 if first else 0
+    starts = [start] if isinstance(start, Live) else list(start)
+    steps, lasts = [select(ctx, x, axis, t) for t in range(x.shape[axis])], list[Sequence[Var]]()
     for layer in range(layers):
-        own = Weights(*weights[each * layer : each * (layer + 1)])
-        states = tuple(part.then(lambda t, at=layer: t[at]) for part in starts)  # type: ignore[misc]
-        found: list[Var] = []
-        for step in inputs:
-            states = cell(ctx, own, step, states)
-            found.append(states[0])
-        inputs = found
-    wide = [ctx.emit("reshape", y, shape=(*y.shape[:axis], 1, *y.shape[axis:])) for y in inputs]
-    return cat(ctx, wide, axis), *(ctx.emit("reshape", part, shape=(1, *part.shape)) for part in states)
+        found: list[list[Var]] = []
+        for way in range(ways):
+            at = layer * ways + way
+            own = Weights(*weights[each * at : each * (at + 1)])
+            states = [part.then(lambda t, at=at: t[at]) for part in starts]  # type: ignore[misc]
+            outputs, last = _run(ctx, own, steps[:: 1 - 2 * way], states)
+            found.append(outputs[:: 1 - 2 * way])
+            lasts.append(last)
+        steps = [pair[0] if ways == 1 else cat(ctx, pair, -1) for pair in zip(*found, strict=True)]
+    return stack(ctx, steps, axis), *(stack(ctx, parts, 0) for parts in zip(*lasts, strict=True))
+
+
+def _run(
+    ctx: Context, weights: Weights, steps: Sequence[Var], states: Sequence[Value]
+) -> tuple[list[Var], tuple[Var, ...]]:
+    """One layer in one direction: its outputs, and its states at the end."""
+    cell = next(cell for name, cell in CELLS.items() if f"aten.{name}" in ctx.where)
+    found: list[tuple[Var, ...]] = []
+    for step in steps:
+        found.append(cell(ctx, weights, step, found[-1] if found else states))
+    return [outputs[0] for outputs in found], found[-1]

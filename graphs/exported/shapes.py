@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from graphs.exported.context import Context, Live, Value, Var, axis_of, converter
+from graphs.exported.moves import moved
 
 
 @converter("view.default", "reshape.default", "_unsafe_view.default")
@@ -33,10 +35,41 @@ def unflatten(ctx: Context, x: Var, axis: int, sizes: Sequence[int]) -> Var:
     return ctx.emit("reshape", x, shape=(*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))
 
 
-@converter("contiguous.default", "clone.default", "alias.default", "detach.default", "to.dtype", "_to_copy.default")
+@converter("contiguous.default", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default")
 def same(ctx: Context, x: Var, *rest: object, **named: object) -> Var:
     """The same numbers."""
     return x
+
+
+WHOLE = ("arg_max", "ceil", "floor", "is_zero", "round", "sign", "step", "trunc")  # ops of whole numbers
+
+
+@converter("to.dtype", "_to_copy.default")
+def cast(ctx: Context, x: Var, dtype: torch.dtype | None = None, *rest: object, **named: object) -> Var:
+    """Another type: among floats the same numbers, whole ones towards zero, of truth whether it is not 0."""
+    if x.truth or dtype is None or dtype.is_floating_point:
+        return x
+    if dtype == torch.bool:
+        return truth(ctx.plus(ctx.emit("neg", ctx.emit("is_zero", x)), 1.0))
+    return x if ctx.builder.nodes[x.name].op in WHOLE else ctx.emit("trunc", x)
+
+
+def truth(x: Var) -> Var:
+    """A value known to be 0 or 1."""
+    return replace(x, truth=True)
+
+
+@converter("copy.default")
+def copy(ctx: Context, x: Value, y: Value, *rest: object) -> Value:
+    """y in the shape of x."""
+    if isinstance(y, Live):
+        return y.then(lambda t: t.expand(x.shape))
+    return expand(ctx, y, x.shape)
+
+
+@converter("_assert_tensor_metadata.default")
+def nothing(ctx: Context, *rest: object, **named: object) -> None:
+    """A check of the exporter's."""
 
 
 @converter("unsqueeze.default")
@@ -134,27 +167,13 @@ def pad(ctx: Context, x: Var, sizes: Sequence[int], *rest: object) -> Var:
     """Surround with a constant."""
     numbers = [part for part in rest if isinstance(part, int | float)]
     if any(isinstance(part, str) and part != "constant" for part in rest):
-        raise ctx.unsupported("only padding with a constant is supported")
+        found: Var = moved(ctx, torch.ops.aten.pad.default, x, sizes, *rest)
+        return found
     before, after = [0] * len(x.shape), [0] * len(x.shape)
     for place, size in enumerate(sizes):
         (after if place % 2 else before)[len(x.shape) - 1 - place // 2] = size
     value = float(numbers[0]) if numbers else 0.0
     return ctx.emit("pad", x, before=tuple(before), after=tuple(after), value=value)
-
-
-@converter("mean.dim", "sum.dim_IntList")
-def reduce(ctx: Context, x: Var, axes: Sequence[int] | None, keepdim: bool = False, **named: object) -> Var:
-    """Mean or sum over axes."""
-    chosen = axes or range(len(x.shape))
-    op = "mean" if "aten.mean" in ctx.where else "sum"
-    return ctx.emit(op, x, axes=tuple(sorted(axis_of(axis, x.shape) for axis in chosen)), keepdims=keepdim)
-
-
-@converter("amax.default", "amin.default")
-def extreme_over(ctx: Context, x: Var, axes: Sequence[int] = (), keepdim: bool = False) -> Var:
-    """Largest or smallest over axes."""
-    chosen = tuple(sorted(axis_of(axis, x.shape) for axis in (axes or range(len(x.shape)))))
-    return ctx.emit("reduce_max" if "amax" in ctx.where else "reduce_min", x, axes=chosen, keepdims=keepdim)
 
 
 @converter("index_select.default")

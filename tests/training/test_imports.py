@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import verif
 from graphs.errors import GraphError, UnsupportedError
 from graphs.exported import import_module
+from graphs.exported.context import CONVERTERS
 from graphs.onnx import load
 from relaxations.sets import Box
 from verif.bounds import crown, interval
@@ -146,21 +147,38 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-class Sorting(nn.Module):
+class Singular(nn.Module):
     """Has an operator without a converter, two modules deep."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.ModuleDict({"deep": _Sort()})
+        self.inner = nn.ModuleDict({"deep": _Values()})
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.inner["deep"](x)
         return found
 
 
-class _Sort(nn.Module):
+class _Values(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.sort(-1).values
+        return torch.linalg.svdvals(x[:, None] * x[..., None])
+
+
+class Noisy(nn.Module):
+    """Draws random numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand(3)
+
+
+def test_another_reading_of_a_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GraphError, match=r"(?s)G211.*computes other numbers.*random"):
+        verif.compile(Noisy(), torch.ones(1, 3))
+    x, module = torch.ones(1, 3), nn.Sequential(nn.Linear(3, 8), nn.ReLU())
+    verif.compile(module, x)
+    monkeypatch.setitem(CONVERTERS, "aten.relu.default", lambda ctx, x: ctx.emit("abs", x))
+    with pytest.raises(GraphError, match=r"(?s)G211.*Sequential computes other numbers"):
+        verif.compile(module, x)
 
 
 def test_frozen_parts_stay_frozen() -> None:
@@ -185,8 +203,8 @@ def test_what_cannot_be_read_is_named() -> None:
     deep.forward = lambda x: deep["conv2"](x)
     with pytest.raises(GraphError, match=r"(?s)G211.*cannot trace Sequential.*--> layer3\.0\.conv2 \(Branching\)"):
         import_module(nn.Sequential(OrderedDict(layer3=nn.Sequential(deep))), torch.ones(1, 3))
-    with pytest.raises(UnsupportedError, match=r"(?s)G210.*aten.sort.*--> inner.deep"):
-        import_module(Sorting(), torch.ones(1, 3))
+    with pytest.raises(UnsupportedError, match=r"(?s)G210.*aten.*svd.*--> inner.deep"):
+        import_module(Singular(), torch.ones(1, 3))
     compiled = verif.compile(nn.Linear(3, 2), torch.ones(1, 3))
     with pytest.raises(PropertyError, match=r"(?s)P116.*shape"):
         compiled.step(torch.ones(1, 4))

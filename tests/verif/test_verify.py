@@ -70,6 +70,16 @@ def test_a_boundary_that_is_only_touched_is_violated_unless_strict() -> None:
     assert verify(graph, strict, timeout=5).verdict is not Verdict.VIOLATED
 
 
+def test_a_graph_that_is_not_the_model_makes_no_verdict() -> None:
+    graph = mlp(0, (4, 6, 2))
+    property = output_range(graph, [-1.0] * 4, [1.0] * 4, low=-50.0)
+    query = compile_query(property, graph)
+    assert verify(None, query, timeout=10).verdict is Verdict.HOLDS
+    other = {name: value * 1.1 for name, value in query.graph.constants.items()}
+    result = verify(None, replace(query, graph=replace(query.graph, constants=other)), timeout=10)
+    assert result.verdict is Verdict.UNKNOWN and "our reading of it" in result.reason
+
+
 def test_a_strict_atom_is_refuted_by_an_exact_bound() -> None:
     from graphs import GraphBuilder
 

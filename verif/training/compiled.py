@@ -18,6 +18,7 @@ from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Call, Interval
 from relaxations.sets import Box, InputSet
+from verif.agreement import require_agreement
 from verif.bounds import ROUNDS, Engine
 from verif.errors import PropertyError
 from verif.query import Network
@@ -53,15 +54,17 @@ def compile(module: nn.Module | ExportedProgram | str | Path, example: Tensor | 
     `example` is a batch (B, *shape) of inputs like those to come. Instead of a module it takes what torch.export made
     of one (of one sample, or with a dynamic batch), or its `.pt2` file; these need no example and stay in the mode in
     which they were exported. Torch unpickles such files: read none that you would not run.
-    Raises GraphError where the module cannot be traced or the file cannot be read (G211), UnsupportedError (G210) where
-    an operator has no bounds; both name the module's path.
+    Raises GraphError where the module cannot be traced, the file cannot be read, or the graph's numbers are not the
+    module's (G211), UnsupportedError (G210) where an operator has no bounds.
     """
     if not isinstance(module, nn.Module):
         return Compiled(*read_program(module, example))
     if example is None:
         raise TypeError("verif.compile needs an example of the module's input")
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
-    return Compiled(module, import_module(module, example))
+    found = Compiled(module, import_module(module, example))
+    require_agreement(module, found.graph(), example)
+    return found
 
 
 @dataclass(frozen=True)
