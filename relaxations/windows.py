@@ -7,7 +7,7 @@ here without unfolding). Shape letters: R rows, T signs, C channels, H x W the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,14 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relaxations import kernels
-from relaxations.affine import AffineRelaxation
-from relaxations.rule import Call, Relaxation
-from relaxations.scalar.lines import ScalarLines
-from relaxations.selections import Selection
 from relaxations.sets import Box
-from relaxations.transposes import spread
-
-WORTHWHILE = 0.6  # share of a map from which a window is no gain
 
 
 @dataclass(frozen=True)
@@ -78,9 +71,11 @@ class Window:
         return replace(self, rows=torch.cat([self.rows, -self.rows], 1))
 
     def plus(self, other: Window) -> Window | None:
-        """The sum on a window that holds both; None where the windows lie differently from row to row."""
+        """The sum on a window that holds both; None where the windows lie differently from row to row, or the maps are
+        of other shapes.
+        """
         shift = other.corner - self.corner
-        if not bool((shift == shift[:1]).all()):
+        if self.shape != other.shape or not bool((shift == shift[:1]).all()):
             return None
         dy, dx = shift[0].tolist()
         (h, w), (k, m) = self.rows.shape[3:], other.rows.shape[3:]
@@ -132,76 +127,8 @@ class _View:
         return framed[self.index].reshape(-1, maps.shape[2], *self.size)[self.inverse]
 
 
-def start(relaxation: AffineRelaxation, rows: Selection) -> tuple[Window, Tensor] | None:
-    """Unit rows on the output of a 2-d convolution as windows on its input, and the bias (R, 1); None: no gain."""
-    call, shape = relaxation.call, relaxation.shapes[0]
-    weight, a = call.params["weight"], call.attrs
-    if not _plain(call, shape) or not _gains(weight.shape[2:], shape):
-        return None
-    _, _, height, width = call.node.shape
-    channel, pixel = rows.index // (height * width), rows.index % (height * width)
-    stride, padding = torch.tensor(tuple(a["stride"])), torch.tensor(tuple(a["padding"]))
-    corner = torch.stack([pixel // width, pixel % width], 1) * stride - padding
-    bias = call.params.get("bias")
-    offset = weight.new_zeros(len(channel)) if bias is None else bias[channel]
-    return Window(weight[channel].unsqueeze(1), corner, shape), offset[:, None]
-
-
-def pull(relaxation: Relaxation, rows: Window, owner: Tensor | None) -> tuple[tuple[Window, ...], Tensor] | None:
-    """Pull windows through a node; None where its op has no way to keep them (then they become dense)."""
-    if isinstance(relaxation, ScalarLines):
-        view = rows.view(owner)
-        fields = (relaxation.lower_slope, relaxation.lower_bias, relaxation.upper_slope, relaxation.upper_bias)
-        maps = (None if f is None else f.reshape(-1, *rows.shape) for f in fields)
-        local = ScalarLines(*(None if m is None else view.read(m) for m in maps))  # type: ignore[arg-type]
-        (pulled,), bias = local.pull(rows.rows)
-        return (Window(pulled, rows.corner, rows.shape, True),), bias
-    if isinstance(relaxation, AffineRelaxation):
-        handler = _AFFINE.get(relaxation.call.node.op)
-        return handler(relaxation, rows) if handler else None
-    return None
-
-
-def _conv(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...], Tensor] | None:
-    call, shape = relaxation.call, relaxation.shapes[0]
-    a, weight = call.attrs, call.params["weight"]
-    size = [(n - 1) * s + k for n, s, k in zip(rows.rows.shape[3:], a["stride"], weight.shape[2:], strict=True)]
-    if not _plain(call, shape) or not _gains(size, shape):
-        return None
-    rows = rows.cleaned()
-    back = spread(rows.rows.flatten(0, 1), weight, tuple(a["stride"]), (0, 0), tuple(size))
-    corner = rows.corner * torch.tensor(tuple(a["stride"])) - torch.tensor(tuple(a["padding"]))
-    bias = call.params.get("bias")
-    offset = rows.rows.new_zeros(rows.rows.shape[:2]) if bias is None else rows.rows.sum((3, 4)) @ bias
-    return (Window(back.unflatten(0, rows.rows.shape[:2]), corner, shape),), offset
-
-
-def _add(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...], Tensor] | None:
-    if any(shape != rows.shape for shape in relaxation.shapes):
-        return None
-    return (rows, rows), rows.rows.new_zeros(rows.rows.shape[:2])
-
-
-def _flatten(relaxation: AffineRelaxation, rows: Window) -> tuple[tuple[Window, ...], Tensor] | None:
-    """A map that is its input in another shape: the windows stay."""
-    return (rows,), rows.rows.new_zeros(rows.rows.shape[:2])
-
-
 def minimize(box: Box, rows: Window, owner: Tensor | None) -> Tensor:
     """Minimum over each box of windows on its flat input, (R, T); `owner` as in `Window.view`."""
     view = rows.view(owner)
     center, radius = (view.read(x.reshape(-1, *rows.shape)).flatten(1) for x in (box.center, box.radius))
     return kernels.minimize(rows.rows.flatten(2), center, radius)
-
-
-def _plain(call: Call, shape: Sequence[int]) -> bool:
-    a = call.attrs
-    return len(shape) == 4 and shape[0] == 1 and a.get("groups", 1) == 1 and tuple(a["dilation"]) == (1, 1)
-
-
-def _gains(size: Sequence[int], shape: Sequence[int]) -> bool:
-    return size[0] * size[1] <= WORTHWHILE * shape[2] * shape[3]
-
-
-_Handler = Callable[[AffineRelaxation, Window], "tuple[tuple[Window, ...], Tensor] | None"]
-_AFFINE: dict[str, _Handler] = {"conv": _conv, "add": _add, "reshape": _flatten}

@@ -7,11 +7,12 @@ from math import prod
 from graphs import Graph
 from graphs.ir import INPUT, Node
 from graphs.ops import OPS, Kind
-from relaxations.windows import WORTHWHILE
+from relaxations.window_pulls import WORTHWHILE, transposed
 
 KEEP = {"reshape", "transpose", "shift", "neg", "slice"}  # one input entry each, none used twice
 ENTRYWISE = {"add", "sub", "neg", "scale", "shift", "mul", "chain", "smooth_chain"}
 CHOOSE = KEEP | {"scale", "gather", "pick", "pad", "expand", "tile", "concat", "scatter", "select"}  # one entry each
+KEPT = {"add", "scale", "shift", "gather"}  # whose inputs' windows are no larger
 
 
 def exact_nodes(graph: Graph) -> frozenset[str]:
@@ -97,8 +98,15 @@ def window_behind(graph: Graph, node: Node, source: Node, size: tuple[int, int] 
     """Size of the window on `source` that a window of `size` on `node` reads; None: the whole value."""
     if size is None or len(node.shape) != 4 or len(source.shape) != 4:
         return None
-    if node.op == "conv":
+    back = size
+    if node.op in ("conv", "conv_transpose"):
         kernel, stride = graph.constants[node.params["weight"]].shape[2:], node.attrs["stride"]
-        back = ((size[0] - 1) * stride[0] + kernel[0], (size[1] - 1) * stride[1] + kernel[1])
-        return back if back[0] * back[1] <= WORTHWHILE * source.shape[2] * source.shape[3] else None
-    return size if node.op == "add" or OPS[node.op].kind is Kind.SCALAR else None
+        sides = zip(size, kernel, stride, strict=True)
+        if node.op == "conv":
+            height, width = ((n - 1) * s + k for n, k, s in sides)
+        else:
+            height, width = (transposed(n, k, s) for n, k, s in sides)
+        back = height, width
+    elif node.op not in KEPT and OPS[node.op].kind is not Kind.SCALAR:
+        return None
+    return back if back == size or back[0] * back[1] <= WORTHWHILE * source.shape[2] * source.shape[3] else None

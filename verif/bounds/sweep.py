@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.ir import INPUT
-from relaxations import slab_pulls, windows
+from relaxations import slab_pulls, window_pulls
 from relaxations.affine import AffineRelaxation
 from relaxations.planes import ConstantPlanes
 from relaxations.rule import Relaxation
@@ -91,14 +91,14 @@ class Sweep:
     def _short_cut(self, name: str, relaxation: Relaxation, rows: Rows) -> tuple[tuple[Rows, ...], Tensor] | None:
         """Unit rows, windows and slabs without building whole rows, where the op has a way."""
         if isinstance(rows, Window):
-            return windows.pull(relaxation, rows, self.owner)
+            return window_pulls.pull(relaxation, rows, self.owner)
         if isinstance(rows, Slab):
             return slab_pulls.pull(relaxation, rows, self.owner)
         if not isinstance(rows, Selection):
             return None
         if isinstance(relaxation, AffineRelaxation):
-            if self._ragged(rows) and relaxation.call.node.op == "conv":
-                window = windows.start(relaxation, rows)
+            if self._ragged(rows) and relaxation.call.node.op in window_pulls.STARTS:
+                window = window_pulls.start(relaxation, rows)
                 if window is not None:
                     return (window[0],), window[1]
             started = relaxation.start(rows, self.like)
