@@ -19,12 +19,11 @@ from verif.checker.bounds import Bounds
 from verif.checker.claims import Region
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
-from verif.checker.signs import LEAF, SLOPES, SignSweep, SignWalk, places
-from verif.checker.tree import batch_of
+from verif.checker.signs import LEAF, SLOPES, SignSweep, SignWalk, batch_of, places
 from verif.checker.windows import Window
 from verif.evidence import MARGIN, Log, Task
 
-FIRST, LATER, RATE = 60, 15, 0.1  # rounds of the root and of its children, and the step of slopes
+FIRST, LATER, RATE = 60, 4, 0.1  # rounds of the root and of its children, and the step of slopes
 
 
 @dataclass
@@ -167,7 +166,7 @@ class SignTree:
         limit, row = float(self.region.beyond[self.row]), _single(self.region.rows[self.row])
         margin = limit + 1e-6 * max(1.0, abs(limit))
         self.open.append(Case(torch.full((count,), 0.5), torch.zeros(count)))
-        rounds, size = FIRST, min(256, batch_of(self.model.network, self.region))
+        rounds, size = FIRST, batch_of(self.model.network)
         while self.open:
             task.require_time()
             batch, self.open = self.open[-size:], self.open[:-size]

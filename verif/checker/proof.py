@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verif.checker import claims, derivative, exact, model, stream
+from verif.checker import claims, derivative, exact, model, signs, stream
 from verif.checker.bounds import Bounds
 from verif.checker.claims import Region, below
 from verif.checker.errors import Refused
@@ -143,7 +143,7 @@ class Work:
         found = walk.take(neurons)
         size = len(found) * len(walk.neurons)
         if found:
-            leaves = walk.leaves([signs for signs, _ in found], slopes[:size], multipliers[:size])
+            leaves = walk.leaves([known for known, _ in found], slopes[:size], multipliers[:size])
             if not self._beyond(leaves, float(region.beyond[self.row])):
                 raise Refused("one of the leaves is not refuted")
             self._done([share for _, share in found])
@@ -154,7 +154,7 @@ class Work:
         return size
 
     def _beyond(self, leaves: Leaves, limit: float) -> bool:
-        region, step = self.region, batch_of(self.network, self.region)
+        region, step = self.region, signs.batch_of(self.network)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if self.root is None:
                 self.root = Bounds(self.network, region.lower[None], region.upper[None])

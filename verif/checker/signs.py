@@ -18,6 +18,7 @@ from verif.checker.network import Array, Network
 
 LEAF = -1
 SLOPES = 255  # steps of stored slopes
+BATCH = 400_000  # numbers of a batch's largest value
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class SignWalk:
             raise Refused("a multiplier below 0")
         shares = np.minimum(slopes.reshape(shape).astype(np.float64) / SLOPES, 1.0)
         return Leaves(self.neurons, np.stack(signs), shares, multipliers.reshape(shape).astype(np.float64))
+
+
+def batch_of(network: Network) -> int:
+    """Cases that are bounded at once."""
+    return max(1, min(256, BATCH // max(step.size for step in network.steps)))
 
 
 def places(network: Network) -> dict[int, range]:
