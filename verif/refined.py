@@ -6,6 +6,7 @@ could be won at best. Where cases of a value win anything they do so fast, and s
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -22,7 +23,7 @@ from verif.signs import ROOT, SignSearch
 
 FIRST, ROOTS = 1.0, 20.0  # seconds, and times of a root, of the plain search before anything else
 PROMISE = 0.25  # share of what a root lacks that a value must promise, and win
-LESS = 0.5  # of what is left of a value's search that a slice must leave at most, to be worth the next
+LESS = 0.6  # of what is left of a value's search that a slice must leave at most, to be worth the next
 SLICE, LEAST = 0.25, 0.5  # of the time so far, and seconds, that a slice takes
 ASKING = 0.1  # share of the time that asking may take
 ROW_BYTES = 24  # for each entry of a row, which is kept in both precisions
@@ -72,7 +73,7 @@ class RefinedSearch:
         """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
         yield from self._plain(0)
         yield from self._plain(max(FIRST, ROOTS * self.search.rooted))
-        for name in self._values():
+        for name in itertools.cycle(self._values()):
             if not self._goes_on():
                 break
             begun = time.monotonic()
@@ -129,14 +130,12 @@ class RefinedSearch:
         """Tighten a value as long as that goes fast, and begin again if it won enough; whether all was shown that was
         to be.
         """
-        begun = time.monotonic()
         self.points = self.points[:0]
         yield from front.run(0)
-        seconds, left = max(LEAST, time.monotonic() - begun), math.inf
+        left = math.inf
         while not front.finished and self._goes_on() and front.left <= LESS * left:
             left = front.left
-            yield from front.run(seconds)
-            seconds = max(LEAST, SLICE * self.elapsed)
+            yield from front.run(max(LEAST, SLICE * self.elapsed))
         self.before += front.work.done
         found = self._root({**self.search.ranges, front.name: front.found})
         lacks = self._lacks(found)

@@ -12,7 +12,7 @@ import torch
 from graphs import Graph, GraphBuilder
 from relaxations.kernels.library import available
 from relaxations.sets import Box
-from verif.bounds import Engine
+from verif.bounds import Engine, Pass
 from verif.fronts import Front
 from verif.refined import RefinedSearch
 from verif.signs import SignSearch
@@ -93,18 +93,25 @@ def test_intervals_hold_and_are_tighter_the_longer_it_takes(made: type, seconds:
 
 
 @pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every value is tried at once and until its end, whatever it promises; those that were."""
-    tried: list[str] = []
+def eager(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Values are tried at once and to their end, whatever they promise, until a search was begun again a few times."""
+    lacking: list[float] = []
     for name, value in (("FIRST", 0.0), ("ROOTS", 0.0), ("PROMISE", -math.inf), ("LESS", math.inf), ("ASKING", 1e9)):
         monkeypatch.setattr(f"verif.refined.{name}", value)
     begin = RefinedSearch._begin
-    monkeypatch.setattr(RefinedSearch, "_begin", lambda self, found: (tried.append("again"), begin(self, found))[1])
-    return tried
+
+    def again(search: RefinedSearch, found: Pass) -> None:
+        lacking.append(search.lacking)
+        if len(lacking) % 3 == 0:
+            monkeypatch.setattr(search, "_asked", lambda name: None)
+        begin(search, found)
+
+    monkeypatch.setattr(RefinedSearch, "_begin", again)
+    return lacking
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_proves_what_is_true_and_nothing_else(seed: int, eager: list[str]) -> None:
+def test_it_proves_what_is_true_and_nothing_else(seed: int, eager: list[float]) -> None:
     graph = _dense(seed)
     box = _box(graph, 0.3)
     lowest = _lowest(graph, box)
@@ -119,7 +126,8 @@ def test_it_proves_what_is_true_and_nothing_else(seed: int, eager: list[str]) ->
         pass
     assert not len(true.open)
     assert not true.unresolved
-    assert eager
+    assert len(eager) > 3
+    assert eager[1] < eager[0]
 
 
 def test_what_is_put_aside_is_open() -> None:
