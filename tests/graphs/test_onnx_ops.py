@@ -37,7 +37,7 @@ ROWS: list[tuple[str, dict[str, Any], list[Any], int]] = [
     *[(op, {}, [(2, 3)], 17) for op in ("Relu", "Sigmoid", "Tanh", "Exp", "Abs", "Neg", "Sign", "Floor", "Ceil")],
     *[
         (op, {}, [(2, 3)], 17)
-        for op in ("Round", "Sin", "Cos", "Tan", "Atan", "Erf", "Softplus", "Softsign", "Identity")
+        for op in ("Round", "Sin", "Cos", "Tan", "Atan", "Erf", "Softplus", "Softsign", "Identity", "Sinh", "Cosh")
     ],
     *[(op, {}, [(2, 3)], 18) for op in ("HardSwish", "Mish")],
     ("Clip", {"min": -0.5, "max": 0.5}, [(2, 3)], 8),
@@ -232,6 +232,12 @@ POSITIVE: list[tuple[str, dict[str, Any], list[Any], int]] = [
     ("Pow", {}, [(2, 3), np.float32(1.7)], 13),
     ("ReduceLogSum", {"axes": [1]}, [(2, 3)], 13),
 ]
+
+
+@pytest.mark.parametrize("op", ["Acos", "Asin", "Atanh"])
+def test_functions_of_a_bounded_number(op: str) -> None:
+    nodes = [helper.make_node("Tanh", ["x"], ["t"]), helper.make_node(op, ["t"], ["y"])]
+    assert_agrees(model(nodes, {"x": (2, 3)}, ["y"], {}, 17))
 
 
 def label(row: tuple[Any, ...]) -> str:

@@ -48,6 +48,31 @@ for _op in PLAIN:
     _plain(_op)
 
 
+@converter("Acos")
+def arccosine(ctx: Context, x: Value) -> Value:
+    """pi / 2 - asin(x)."""
+    return algebra.plus(ctx, ctx.emit("neg", ctx.emit("asin", x)), math.pi / 2)
+
+
+@converter("Sinh")
+def hyperbolic_sine(ctx: Context, x: Value) -> Value:
+    """(e^x - e^-x) / 2."""
+    return algebra.times(ctx, algebra.sub(ctx, ctx.emit("exp", x), ctx.emit("exp", ctx.emit("neg", x))), 0.5)
+
+
+@converter("Cosh")
+def hyperbolic_cosine(ctx: Context, x: Value) -> Value:
+    """(e^x + e^-x) / 2."""
+    return algebra.times(ctx, algebra.add(ctx, ctx.emit("exp", x), ctx.emit("exp", ctx.emit("neg", x))), 0.5)
+
+
+@converter("Atanh")
+def area_tangent(ctx: Context, x: Value) -> Value:
+    """(log(1 + x) - log(1 - x)) / 2."""
+    above, below = (ctx.emit("log", algebra.plus(ctx, y, 1.0)) for y in (x, ctx.emit("neg", x)))
+    return algebra.times(ctx, algebra.sub(ctx, above, below), 0.5)
+
+
 @converter("Clip", since=6)
 def clip_attributes(ctx: Context, x: Value) -> Value:
     """Bounds are attributes."""
