@@ -22,9 +22,9 @@ from verif.fronts import Front
 from verif.signs import ROOT, SignSearch
 
 FIRST, ROOTS = 1.0, 20.0  # seconds, and times of a root, of the plain search before anything else
-PROMISE = 0.25  # share of what a root lacks that a value must promise, and win
+PROMISE, WON = 0.5, 0.25  # shares of what a root lacks that a value must promise, and win for a new beginning
 LESS = 0.6  # of what is left of a value's search that a slice must leave at most, to be worth the next
-SLICE, LEAST = 0.25, 0.5  # of the time so far, and seconds, that a slice takes
+TRIAL, SLICE, LEAST = 0.1, 0.25, 0.5  # of the time so far, for the first slice and for others; and seconds
 ASKING = 0.1  # share of the time that asking may take
 ROW_BYTES = 24  # for each entry of a row, which is kept in both precisions
 MOST = 1 << 28  # bytes that the rows of one value take
@@ -132,22 +132,23 @@ class RefinedSearch:
         """
         self.points = self.points[:0]
         yield from front.run(0)
-        left = math.inf
+        left, share = math.inf, TRIAL
         while not front.finished and self._goes_on() and front.left <= LESS * left:
             left = front.left
-            yield from front.run(max(LEAST, SLICE * self.elapsed))
+            yield from front.run(max(LEAST, share * self.elapsed))
+            share = SLICE
         self.before += front.work.done
         found = self._root({**self.search.ranges, front.name: front.found})
-        lacks = self._lacks(found)
-        if lacks > (1 - PROMISE) * self.lacking:
+        ranges = {name: found.intervals[name] for name in self.search.ranges}
+        lacked, self.lacking = self.lacking, self._lacks(found)
+        if self.lacking > (1 - WON) * lacked:
+            self.search.ranges = ranges  # for roots of subtrees to come
             return False
-        self.lacking = lacks
-        self._begin(found)
+        self._begin(ranges)
         return front.finished
 
-    def _begin(self, found: Pass) -> None:
-        """The search from a root with the intervals of a pass."""
-        ranges = {name: found.intervals[name] for name in self.search.ranges}
+    def _begin(self, ranges: dict[str, Interval]) -> None:
+        """The search from a root with such intervals."""
         search = replace(self.search.fresh(), ranges=ranges)
         steps = search.run()
         next(steps, None)  # until its root is there nothing is proved, and the old search is the open one
