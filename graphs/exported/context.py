@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -162,6 +163,18 @@ def converter(*names: str) -> Callable[[C], C]:
         return function
 
     return register
+
+
+def convert_with(function: Callable[..., Any], names: Sequence[str]) -> None:
+    """Register one converter for several operators: (context, torch's own operator, *arguments, **named) to a value."""
+    for name in names:
+        packet, _, overload = name.partition(".")
+        operator = getattr(getattr(torch.ops.aten, packet), overload)
+        CONVERTERS[f"aten.{name}"] = partial(_apply, function, operator)
+
+
+def _apply(function: Callable[..., Any], operator: Any, ctx: Context, *arguments: Any, **named: Any) -> Any:
+    return function(ctx, operator, *arguments, **named)
 
 
 def axis_of(axis: int, shape: Sequence[int]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphs.exported.context import CONVERTERS, Context, Live, Var
+from graphs.exported.context import Context, Live, Var, convert_with
 
 MOVES = (
     "flip.default",
@@ -90,11 +90,4 @@ def _joined(ctx: Context, parts: Sequence[Var | Live]) -> Var:
     return ctx.emit("concat", *variables, params=constants, axis=0, layout=tuple(layout) if constants else ())
 
 
-def _register(name: str) -> None:
-    packet, _, overload = name.partition(".")
-    operator = getattr(getattr(torch.ops.aten, packet), overload)
-    CONVERTERS[f"aten.{name}"] = lambda ctx, *arguments, **named: moved(ctx, operator, *arguments, **named)
-
-
-for _name in MOVES:
-    _register(_name)
+convert_with(moved, MOVES)

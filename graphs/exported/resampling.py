@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from graphs.exported.context import CONVERTERS, Context, Var
+from graphs.exported.context import Context, Var, convert_with
 
 RESAMPLING = (
     "upsample_linear1d.vec",
@@ -41,11 +41,4 @@ def resampled(ctx: Context, operator: Any, x: Var, *arguments: Any, **named: Any
     return ctx.emit("reshape", ctx.emit("matmul_right", flat, params={"weight": ctx.fixed(weight)}), shape=tuple(shape))
 
 
-def _register(name: str) -> None:
-    packet, _, overload = name.partition(".")
-    operator = getattr(getattr(torch.ops.aten, packet), overload)
-    CONVERTERS[f"aten.{name}"] = lambda ctx, x, *arguments, **named: resampled(ctx, operator, x, *arguments, **named)
-
-
-for _name in RESAMPLING:
-    _register(_name)
+convert_with(resampled, RESAMPLING)
