@@ -22,7 +22,7 @@ from verif.roundoff import BENT, UNIT
 from verif.running import ALL, FINE, FORMS, KINKS, SURE, Effort, Running, unknown_ops
 from verif.strategy import FEW_INPUTS
 
-SHARE, LEAST, MOST = 0.5, 3.0, 60.0  # of the first search's time, and seconds, that this may take
+SHARE, LEAST, MOST = 2.0, 3.0, 60.0  # of the first search's time, and seconds, that this may take
 LOOKS, DEEP = 4, 2.0**-8  # points that are looked at at a time, and shares of regions whose middles are
 STATE_BYTES = 1 << 28  # that a pass over some boxes may take
 
@@ -78,12 +78,10 @@ def _slack(search: Search) -> Tensor:
 
 
 def efforts(running: Running, *, few: bool, optimised: bool) -> tuple[Effort, ...]:
-    """Passes that are worth a try, from the cheapest on (`optimised`: the first search needed rounds); none where each
-    row is swept by itself through large feature maps, which takes longer than the search did.
-    """
+    """Passes that are worth a try, from the cheapest on (`optimised`: the first search needed rounds)."""
     graph, first = running.engine.graph, 1 if optimised and running.tiled else 0
     if few and running.engine.heavy and any(node.op in BENT for node in graph):
-        return (FORMS, *KINKS[first:]) if running.tiled else ()
+        return (FORMS, *(KINKS[first:] if running.tiled else KINKS[:1]))
     return (*(ALL[first:] if running.tiled else ALL[:1]), SURE)
 
 

@@ -8,7 +8,7 @@ is lowered by as much. The same own_h is what intervals of the node are moved ou
 and in forward mode (|x| is then the size of the forms' terms) what biases are. So every interval is sound when lines
 are made of it, and nothing is passed on by absolute values but in forward mode.
 
-Softmax touches its planes at points; what rounding does to their values and slopes is in `planes_of_softmax`.
+Softmax touches its planes at points; what rounding does to their values and slopes is in `verif.planes`.
 Shape letters: B boxes, R rows, S signs or rows, n inputs, N one node's shape.
 """
 
@@ -28,7 +28,6 @@ from graphs.ops import OPS, Kind
 from relaxations import RULES, Affine, Call, Interval, Relaxation, windows
 from relaxations.forward import least_and_most
 from relaxations.kernels.tiles import TileSweep
-from relaxations.lanes import STEEPEST, Lanes
 from relaxations.selections import Selection
 from relaxations.sets import Box
 from relaxations.slabs import Slab
@@ -39,27 +38,28 @@ from verif.bounds.entries import meet
 from verif.bounds.sweep import Given, Rows, Sweep
 from verif.bounds.tiles import TilePass, TilePrograms
 from verif.carries import carry, known, top
-from verif.roundoff import BENT, LEAST, MARGIN, MOST, UNIT, absolute, gamma, products, terms
+from verif.planes import alive, passed_on, planes_of_softmax, steepest
+from verif.roundoff import BENT, LEAST, MARGIN, UNIT, absolute, gamma, products, terms
 
 FINE = torch.float64
 MOVES = {"reshape", "transpose", "slice"}
 
 
 class Effort(NamedTuple):
-    """Of one pass: whether inputs of kinks, and those of other ops, get rows of their own; the share of an interval's
-    width that may be lost where tiles bound it, and the rounds that optimise their slopes.
+    """Of one pass: whether inputs of kinks get rows of their own, and up to how many numbers those of other ops; the
+    share of an interval's width that may be lost where tiles bound it, and the rounds that optimise their slopes.
     """
 
     kinks: bool
-    others: bool
+    others: float
     little: float
     rounds: int
 
 
-FORMS = Effort(False, False, 0.0, 0)
-KINKS = tuple(Effort(True, False, 1e-2, rounds) for rounds in (0, 2, 6))
-ALL = tuple(Effort(True, True, 1e-2, rounds) for rounds in (0, 2, 6))
-SURE = Effort(True, True, 1e-5, 0)
+FORMS = Effort(False, 0, 0.0, 0)
+KINKS = tuple(Effort(True, 16, 1e-2, rounds) for rounds in (0, 2, 6))
+ALL = tuple(Effort(True, math.inf, 1e-2, rounds) for rounds in (0, 2, 6))
+SURE = Effort(True, math.inf, 1e-5, 0)
 
 
 def unknown_ops(graph: Graph) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Running:
         state.untiled = TilePass(self.untiled, boxes, state.relaxations, rounds, state.intervals)
         for node in engine.graph:
             if node.op != INPUT:
-                state.visit(node.name, backward=effort.kinks if node.op in BENT else effort.others)
+                state.visit(node.name, backward=effort.kinks if node.op in BENT else node.size <= effort.others)
         size = engine.graph[engine.output].size
         lower, slopes, _ = state.final(engine.output, Selection(torch.arange(size), (1, size)), 0)
         return lower.maximum(state.intervals[engine.output].lower.reshape(len(lower), -1)), slopes
@@ -114,6 +114,7 @@ class _State(State):
     """One pass in progress; all of its intervals are sound."""
 
     own: dict[str, Tensor]
+    charged: dict[str, Tensor]  # what rows pay for where they pass: `own`, or the total of all behind where they start
     total: dict[str, Tensor]
     least: dict[str, Tensor]
     untiled: TilePass
@@ -128,6 +129,7 @@ class _State(State):
         for node in self.engine.graph:
             for name in node.inputs:
                 self.readers[name] += 1
+        self.charged = self.own
         count = 2 * source.lower.shape[1] + 2 * self.readers[self.engine.source] + 32
         self.total = {self.engine.source: 3 * gamma(count, self.unit) * top(source)}
 
@@ -144,14 +146,14 @@ class _State(State):
         sizes = [top(ends) for ends in inputs]
         relaxation = self.relaxations[name] = rule.relax(call, inputs)
         if node.op in MOVES and self.readers[name] <= 1:  # nothing is rounded
-            self.total[name] = _passed(call, inputs, [self.total[i] for i in node.inputs], self.unit)
+            self.total[name] = passed_on(call, inputs, [self.total[i] for i in node.inputs], self.unit)
             interval = rule.interval(call, inputs)
             self.intervals[name] = self.push(name, relaxation, interval) if self.forward else interval
             return
         own = self.own[name] = self.lost(call, inputs, sizes)
         mass = sum((size.reshape(len(size), -1).sum(1) for size in sizes), torch.ones(self.boxes, dtype=own.dtype))
         self.least[name] = self.underflow * products(call) * mass[:, None]
-        passed = _passed(call, inputs, [self.total[i] for i in node.inputs], self.unit)
+        passed = passed_on(call, inputs, [self.total[i] for i in node.inputs], self.unit)
         self.total[name] = MARGIN * (passed + own + self.least[name].reshape(-1, *[1] * (own.dim() - 1)))
         low, high = rule.interval(call, inputs)
         interval = Interval(low - own, high + own)
@@ -166,7 +168,7 @@ class _State(State):
             carried, offset = absolute(call, xs), absolute(call, xs, only_offset=True)
             error, size = 3 * gamma(terms(call, xs), self.unit) * carried + rounds * offset, carried + offset
         elif node.op in BENT:
-            size = _steep(call) * xs[0].maximum(top(held[0]))
+            size = alive(call, held[0], steepest(call) * xs[0].maximum(top(held[0])))
             error = 3 * rounds * size
         elif node.op == "softmax":
             error, size = planes_of_softmax(call, held[0], xs[0], self.unit)
@@ -181,11 +183,13 @@ class _State(State):
         return MARGIN * error.nan_to_num(nan=math.inf)
 
     def tighten(self, name: str, mask: Tensor) -> None:
-        """By tiles, which are fast and do not tell what their rows were, where that hardly counts."""
+        """By tiles, which do not tell what their rows were, or rows that are not asked, where that hardly counts."""
         held, most = self.intervals[name], torch.where(mask, self.total[name], 0)
         few = bool((most <= self.effort.little * torch.where(mask, held.width, math.inf)).all())
         self.tiles, self.at = (self.tiled if few else self.untiled), name
+        self.charged = {name: self.total[name]} if few else self.own
         super().tighten(name, mask)
+        self.charged = self.own
 
     def _tiled(self, sweep: TileSweep, rows: tuple[Tensor, Tensor], bounds: tuple[Tensor, Tensor]) -> None:
         """Rows (box, entry) a tile at a time, and all that any rows could lose."""
@@ -229,7 +233,7 @@ class _State(State):
             raise OutOfTime
         like = self.intervals[self.engine.source].lower
         sweep = _Sweep(self.engine.graph, self.relaxations, owner, like, both=both)
-        sweep.own, sweep.least, sweep.error = self.own, self.least, like.new_zeros(1, 1)
+        sweep.own, sweep.least, sweep.error = self.charged, self.least, like.new_zeros(1, 1)
         found, bias = sweep.run(at, rows)
         lower = bias.expand(max(sweep.boxes, len(bias)), -1)
         error = sweep.error + gamma(16, self.unit) * bias.abs()
@@ -261,7 +265,8 @@ class _Sweep(Sweep):
 
     def _visit(self, name: str) -> None:
         if name in self.own:
-            self.error = self.error + self._read(self.least[name]) + self._charge(name, self.terms[name])
+            least = self._read(self.least[name]) if name in self.least else 0.0
+            self.error = self.error + least + self._charge(name, self.terms[name])
         super()._visit(name)
 
     def _negate(self) -> None:
@@ -296,26 +301,6 @@ def _dot(rows: Tensor, own: Tensor) -> Tensor:
     return torch.matmul(size, column).squeeze(-1)
 
 
-def _passed(call: Call, held: Sequence[Interval], ts: Sequence[Tensor], unit: float) -> Tensor:
-    """What |slopes| of any planes make of errors, (B or 1, *N)."""
-    node, xs = call.node, list(ts)
-    if OPS[node.op].kind is Kind.AFFINE:
-        return absolute(call, xs)
-    if node.op in BENT:
-        return torch.mul(xs[0], _steep(call))
-    if node.op == "softmax":
-        axis = call.attrs["axis"]
-        largest = xs[0].amax(1 + axis, keepdim=True).expand_as(xs[0])
-        return torch.mul(largest, (1 + node.shape[axis]) * 1.01 * STEEPEST)
-    found = carry(call, held, 2 * unit)
-    return xs[0].new_full((1, *node.shape), math.inf) if found is None else found.through(xs)
-
-
-def _steep(call: Call) -> float:
-    """The steepest slope of max(x, a x) or |x|."""
-    return max(1.0, abs(float({**call.attrs, **call.params}.get("slope", 0.0))))
-
-
 def _mass(form: Affine, size: Tensor) -> Tensor:
     """The largest sum of the sizes of a form's terms on either side, (B, *N), where inputs have sizes (B, K)."""
     sides = []
@@ -323,21 +308,3 @@ def _mass(form: Affine, size: Tensor) -> Tensor:
         shaped = size.reshape(*size.shape, *[1] * (slope.dim() - 2))
         sides.append((slope.abs() * shaped).sum(1) + bias.abs())
     return sides[0].maximum(sides[1])
-
-
-def planes_of_softmax(call: Call, held: Interval, sizes: Tensor, unit: float) -> tuple[Tensor, Tensor]:
-    """Of planes of softmax: what rounding does to them, and the size of their terms.
-
-    Planes have slopes with a sum of at most STEEPEST. They touch a concave or convex function at a point: values there
-    are sums of n exponentials of differences of x, each off by gamma(1 + |x|) of itself, and so are slopes, which
-    count with the distance to the point. Before rows are pulled, one number may be taken off all entries of a lane,
-    which is no larger than a row's largest entry: each entry pays for its whole lane.
-    """
-    lanes = Lanes(tuple(held.lower.shape[1:]), (call.attrs["axis"],))
-    x = lanes.split(top(held)).amax(-1, keepdim=True)
-    mass, n = lanes.split(sizes).amax(-1, keepdim=True).maximum(x), lanes.split(sizes).shape[-1]
-    steep = 1.01 * STEEPEST
-    share = (32 * n + 256 * (1 + x)) * unit  # gamma of as many roundings
-    off = torch.where(share < MOST, share / (1 - share), math.inf) * (1 + 3 * steep * x)
-    whole = (1 + n) * torch.ones_like(lanes.split(sizes))
-    return lanes.join(off * whole), lanes.join((2 + 2 * steep * mass) * whole)

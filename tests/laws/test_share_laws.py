@@ -19,8 +19,8 @@ from relaxations.planes import ordered
 from tests.laws.checks import ROUNDING, lines_violation, outside, random_rows, rounding
 from tests.laws.table import Input, Row
 from verif.carries import top
+from verif.planes import planes_of_softmax
 from verif.roundoff import UNIT
-from verif.running import planes_of_softmax
 
 SHARES = ("softmax", "log_softmax", "stablemax", "log_stablemax")
 SIZES = (2, 3, 5, 10, 64, 1000)

@@ -103,6 +103,18 @@ def test_several_boxes_at_once() -> None:
         assert bool((lower >= plain.lower - 1e-6 * (1 + plain.lower.abs())).all())
 
 
+def test_dead_neurons_lose_nothing() -> None:
+    """y = relu(1e30 x - 1e30 - 1) - relu(x - 1/2) on [0, 1 / 2]: of the first one no row goes on."""
+    builder = GraphBuilder()
+    weight = {"weight": torch.tensor([[1e30], [1.0]]).double(), "bias": torch.tensor([-1e30 - 1.0, -0.5]).double()}
+    x = builder.add("relu", [builder.add("linear", [builder.input("x", (1,))], weight)])
+    graph = builder.build([builder.add("linear", [x], {"weight": torch.tensor([[1.0, -1.0]]).double()})])
+    ends = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
+    for effort in PASSES:
+        lower = float(Running(graph).lower(Box(ends[:1], ends[1:]), effort)[0])
+        assert -1e-12 < lower <= 0.0
+
+
 @pytest.mark.parametrize("inputs", [1, 30])
 def test_values_that_are_one_number(inputs: int) -> None:
     """y = |x_0| relu(x_0), all of shape ()."""
