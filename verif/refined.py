@@ -21,7 +21,7 @@ from verif.cases import Cases
 from verif.fronts import Front
 from verif.signs import ROOT, SignSearch
 
-FIRST, ROOTS = 1.0, 20.0  # seconds, and times of a root, of the plain search before anything else
+FIRST, ROOTS = 1.0, 12.0  # seconds, and times of a root, of the plain search before anything else
 PROMISE, WON = 0.5, 0.25  # shares of what a root lacks that a value must promise, and win for a new beginning
 LESS = 0.6  # of what is left of a value's search that a slice must leave at most, to be worth the next
 TRIAL, SLICE, LEAST = 0.1, 0.25, 0.5  # of the time so far, for the first slice and for others; and seconds
