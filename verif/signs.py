@@ -45,7 +45,7 @@ NEAR, WORTH = (
     0.4,
     0.7,
 )  # shares of its line's range below the limit: for a new root at once, and for one of this part only
-LESS = 0.8  # of the last gap, that is worth the next root at once
+LESS, TINY = 0.8, 1e-6  # of the last gap, that is worth the next root at once; and a gap that is never worth it
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 
@@ -289,8 +289,9 @@ class SignSearch:
         """Which cases of the root (N,) should have roots of their own at once: their lines leave a small part of the
         box, a smaller one by far than what this root knows of.
         """
-        less = self.limit[cases.row] - found.low < LESS * self.gap
-        return (cases.depth == self.depth) & (self._share(cases, found) < NEAR) & less
+        gap = self.limit[cases.row] - found.low
+        worth = (gap < LESS * self.gap) & (gap > TINY)  # a gap below 0 is one that only rounding leaves open
+        return (cases.depth == self.depth) & (self._share(cases, found) < NEAR) & worth
 
     def _share(self, cases: Cases, found: Decided) -> Tensor:
         """How much of the range of each case's line is below the limit, (N,)."""

@@ -122,18 +122,18 @@ def test_it_proves_what_is_true_and_nothing_else(seed: int, eager: list[float]) 
     root = _search(graph, box, lowest, 60.0)
     next(root.run())
     bound = root.lowest + lowest
-    false = RefinedSearch(_search(graph, box, lowest + 1e-9, 0.5))
-    with contextlib.suppress(OutOfTime):  # in the middle of a root
-        for _ in false.run():
-            assert false.points.shape[1] == 30
-    assert len(false.open) or false.unresolved
     true = RefinedSearch(_search(graph, box, lowest - 0.25 * (lowest - bound), 60.0))
     for _ in true.run():
         pass
     assert not len(true.open)
     assert not true.unresolved
-    assert len(eager) > 3
+    assert len(eager) >= 2
     assert eager[1] < eager[0]
+    false = RefinedSearch(_search(graph, box, lowest + 1e-9, 0.5))
+    with contextlib.suppress(OutOfTime):  # in the middle of a root
+        for _ in false.run():
+            assert false.points.shape[1] == 30
+    assert len(false.open) or false.unresolved
 
 
 def test_what_is_put_aside_is_open() -> None:

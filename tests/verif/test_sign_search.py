@@ -146,6 +146,15 @@ def test_a_root_of_what_is_left_proves_the_same(seed: int, monkeypatch: pytest.M
     assert CutBox in boxes
 
 
+def test_what_only_rounding_leaves_open_has_no_root_in_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each root would be as good as the one before, without end."""
+    monkeypatch.setattr("verif.signs.NEAR", math.inf)
+    monkeypatch.setattr(SignSearch, "_refuted", lambda self, sweep, cases, *rest: torch.zeros(len(cases)).bool())
+    graph = _network(0)
+    box = Box(torch.full((1, 30), -1.0).double(), torch.ones(1, 30).double())
+    assert not _search(graph, box, float(crown(graph, box)) - 1e-9, 0.3)[0]
+
+
 def test_slopes_are_optimised_in_either_precision() -> None:
     network = Network("", _network(0), None)
     query = compile_query(verif.linear(network, [0.4] * 30, [0.6] * 30, [[1.0]], [-9.0]), network)
