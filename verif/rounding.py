@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
+from graphs.ir import INPUT
 from verif.bounds import Pass
 
 TERMS = 128.0  # a float bound counts only beyond this many units in the last place of its terms
@@ -82,3 +83,27 @@ def noise(single: Graph, double: Graph, points: Tensor) -> Tensor:
     with torch.no_grad():
         (coarse,), (fine,) = single(points.float()), double(points.float().double())
     return torch.nan_to_num(NOISE * (coarse.double() - fine).abs().amax(0), nan=math.inf, posinf=math.inf)
+
+
+def shaken(double: Graph, points: Tensor) -> Tensor:
+    """The same, from values that are each changed by up to half a unit of float32 at random; jumps stay as they are.
+
+    Where float32 and float64 agree by chance, as on a set of one point, `noise` sees nothing.
+    """
+    generator = torch.Generator(points.device).manual_seed(0)
+    values = {double.inputs[0]: points.float().double()}
+    near, left = dict(values), {name: len(nodes) for name, nodes in double.consumers().items()}
+    with torch.no_grad():
+        for node in double:
+            if node.op == INPUT:
+                continue
+            value = values[node.name] = double.apply(node, [values[name] for name in node.inputs])
+            moved = value if node.op in JUMPS else double.apply(node, [near[name] for name in node.inputs])
+            change = torch.rand(moved.shape, generator=generator, dtype=moved.dtype, device=moved.device) - 0.5
+            near[node.name] = moved if node.op in JUMPS else moved * (1 + EPS[torch.float32] * change)
+            for name in set(node.inputs):
+                left[name] -= 1
+                if not left[name] and name not in double.outputs:
+                    del values[name], near[name]
+    (out,) = double.outputs
+    return torch.nan_to_num(NOISE * (near[out] - values[out]).abs().amax(0), nan=math.inf, posinf=math.inf)

@@ -48,7 +48,7 @@ from relaxations.sets import Box
 from verif.bounds.engine import FORWARD_INPUTS
 from verif.carries import Carry, carry, known, ranges, widened
 from verif.query import Query
-from verif.rounding import JUMPS, Allowance, noise
+from verif.rounding import JUMPS, Allowance, noise, shaken
 
 UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 LEAST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}  # normal, for some CPUs flush
@@ -153,7 +153,7 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     def measured(why: str) -> Allowance:
         found = {torch.float64: fine, torch.float32: errors(double, box, torch.float32) if jumps else fine}
         kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
-        return Allowance.measured(seen, why, kept)
+        return Allowance.measured(seen.maximum(shaken(double, points)), why, kept)
 
     if unknown:
         return measured("no proved error of " + ", ".join(unknown))

@@ -131,3 +131,19 @@ def test_a_single_row_on_a_map_is_bounded_in_every_box(act: str) -> None:
     ball = Ball(center, torch.full((4,), 0.5).double(), 2.0)
     one_by_one = [crown(graph, Ball(center[i : i + 1], ball.radius[i : i + 1], 2.0)) for i in range(4)]
     torch.testing.assert_close(crown(graph, ball), torch.cat(one_by_one))
+
+
+def test_an_allowance_is_not_measured_by_luck() -> None:
+    """y = s q (p z) - s p (q z) = 0 at one point z: float32 and float64 agree on 0 there, bounds in float32 do not."""
+    p, q, s = 1.1204273700714111, 1.978541374206543, 1879686799949824.0
+    builder = GraphBuilder()
+
+    def layer(x: str, *rows: list[float]) -> str:
+        return builder.add("linear", [x], {"weight": torch.tensor(rows, dtype=torch.float64)})
+
+    z = builder.add("logsumexp", [builder.input("x", (2,))], {}, {"axes": (0,), "keepdims": True})
+    x = builder.add("relu", [layer(z, [p], [q])])
+    x = builder.add("relu", [layer(x, [q, 0.0], [0.0, p])])
+    graph = builder.build([layer(x, [s, -s])])
+    point = torch.tensor([p + 0.5 * q] * 2).float()
+    assert verify(graph, linear(graph, point, point, [[1.0]], [0.01]), timeout=5).verdict is not Verdict.HOLDS
