@@ -235,6 +235,8 @@ def _curve(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tu
         raise Unbounded(f"no proved error of a program's {call.node.op}")
     low, high = slopes
     value = top(rule.interval(call, [ends])).clamp(min=1.0)
+    if bool((value > LARGEST * torch.finfo(dtype).max).any()):
+        raise Unbounded(f"values of {dtype} may overflow")
     own = (high - low) / 2 * before * (1 + STEEP) + STEEP * high.abs().maximum(low.abs()) * before
     return (low + high) / 2, own + 2 * ULPS * UNIT[dtype] * value + SMALLEST[dtype]
 

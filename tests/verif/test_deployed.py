@@ -179,6 +179,25 @@ def test_constants_that_a_program_computes_are_not_known(tmp_path: Path) -> None
     )
 
 
+def test_integers_and_powers_are_as_programs_compute_them(tmp_path: Path) -> None:
+    """A shape that the model computes, as exported for Expand, and x^3 by pow."""
+    nodes = [
+        helper.make_node("Mul", ["ones", "minus"], ["m"]),
+        helper.make_node("Equal", ["size", "m"], ["e"]),
+        helper.make_node("Where", ["e", "ones", "size"], ["shape"]),
+        helper.make_node("Expand", ["x", "shape"], ["h"]),
+        helper.make_node("Pow", ["h", "three"], ["y"]),
+    ]
+    constants = {"ones": np.ones(2, np.int64), "minus": np.array(-1), "size": np.array([1, -1])}
+    constants["three"] = np.array(3.0, np.float32)
+    model = save(tmp_path / "net.onnx", nodes, constants, [1, 2], 2)
+    claim = property_file(tmp_path / "p.vnnlib", [("1", "2")] * 2, 2, "(<= Y_0 0.99)")
+    found = verify(None, compile_query(claim, model, arithmetic="float32"), timeout=10)
+    assert (found.verdict, found.rounding) == (Verdict.HOLDS, "proved")
+    claim = property_file(tmp_path / "q.vnnlib", [("1", "1e20")] * 2, 2, "(<= Y_0 0.99)")
+    assert "overflow" in deployed(compile_query(claim, model, arithmetic="float32")).why
+
+
 @pytest.mark.parametrize(("size", "kind"), [(1e30, "float32"), (3e4, "float16")])
 def test_values_that_overflow_are_not_known(size: float, kind: str) -> None:
     builder = GraphBuilder()

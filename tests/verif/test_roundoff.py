@@ -70,7 +70,7 @@ def test_bounds_are_sound_beyond_their_errors(dtype: torch.dtype, spread: int, i
 
 
 CURVES = ["sigmoid", "tanh", "softplus", "gelu", "silu", "exp", "square", "sin", "cos", "elu", "clip", "mul", "div"]
-CURVES += ["maximum", "reduce_max", "matmul", "sqrt", "log", "floor", "sign"]
+CURVES += ["power", "maximum", "reduce_max", "matmul", "sqrt", "log", "floor", "sign"]
 
 
 def curved(op: str, seed: int, inputs: int) -> Graph:
@@ -98,7 +98,9 @@ def curved(op: str, seed: int, inputs: int) -> Graph:
             windows = builder.add("reshape", [y], {}, {"shape": (3, 2)})
             x, size = builder.add(op, [windows], {}, {"axes": (1,), "keepdims": False}), 3
         else:
-            attrs = {"clip": {"lower": -0.5, "upper": 0.5}, "elu": {"alpha": 1.0}}.get(op, {})
+            attrs = {"clip": {"lower": -0.5, "upper": 0.5}, "elu": {"alpha": 1.0}, "power": {"exponent": 3.0}}.get(
+                op, {}
+            )
             if op == "exp":
                 y = builder.add("neg", [builder.add("abs", [y])])
             x, size = builder.add(op, [y], {}, attrs), 6
