@@ -90,7 +90,7 @@ def attributes_that_are_there_twice() -> bytes:
 CASES: dict[Callable[[], bytes], str] = {
     graphs_merged: "twice",
     axes_of_no_entries: "axes given",
-    powers_that_repeat: "squares",
+    powers_that_repeat: "no more than numbers",
     integers_that_wrap: "",
     an_op_of_the_models_own: "own",
     names_that_are_there_twice: "two values",

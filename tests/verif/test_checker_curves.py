@@ -13,7 +13,7 @@ from onnx import helper
 
 from tests.verif.proving import Array, pack, property_file, save, unpack
 from verif import evidence
-from verif.checker import Refused, check, convex, curves, model
+from verif.checker import Refused, check, convex, curves, model, waves
 from verif.checker.bounds import Bounds
 from verif.checker.network import Network
 from verif.checker.windows import unfolded
@@ -32,7 +32,24 @@ BENT: dict[str, Callable[[Decimal], Decimal]] = {
     "exp": lambda z: z.exp(),
     "reciprocal": lambda z: 1 / z,
     "relu": lambda z: max(z, Decimal(0)),
+    "sin": lambda z: series(z)[0],
+    "cos": lambda z: series(z)[1],
 }
+
+
+def series(z: Decimal) -> tuple[Decimal, Decimal]:
+    """Sine and cosine: the power series of a small part of z, doubled."""
+    half = 0
+    while abs(z) > Decimal("0.01"):
+        z, half = z / 2, half + 1
+    sums, term = [Decimal(0), Decimal(0)], Decimal(1)
+    for n in range(1, 26):
+        sums[n % 2] += term if (n - 1) % 4 < 2 else -term
+        term = term * z / n
+    cosine, sine = sums[1], sums[0]
+    for _ in range(half):
+        sine, cosine = 2 * sine * cosine, 1 - 2 * sine * sine
+    return sine, cosine
 
 
 def evaluated(network: Network, point: Array) -> list[Decimal]:
@@ -156,6 +173,30 @@ def test_pools_and_normalisations(tmp_path: Path) -> None:
             for y, under, over in zip(exact, low[:8], low[8:], strict=True):
                 assert under <= y <= -over
                 assert -over - under < 1e-12 * size
+
+
+@pytest.mark.parametrize("op", waves.WAVES)
+def test_waves_lie_between_their_lines(op: str) -> None:
+    generator, count = np.random.default_rng(1), 300
+    lower = generator.normal(size=(1, count)) * 10.0 ** generator.uniform(-3, 6, count)
+    upper = lower + 10.0 ** generator.uniform(-14, 1, count) * (np.arange(count) % 20 > 0)
+    low, high = waves.ends(op, lower, upper)
+    slope, base, same, shift = waves.lines(op, lower, upper)
+    assert (same == slope).all()
+    narrow = upper - lower < 1e-3
+    assert (high - low)[narrow].max() < 1.1e-3
+    assert (shift - base)[narrow & (np.abs(lower) < 10)].max() < 2e-7
+    with localcontext(prec=DIGITS):
+        for share in (0.0, 1.0, 0.5, *generator.random(3)):
+            points = np.clip(lower + share * (upper - lower), lower, upper)
+            columns = [decimals(array) for array in (points, low, high, slope, base, shift)]
+            for z, least, most, k, below, above in zip(*columns, strict=True):
+                exact = BENT[op](z)
+                assert least <= exact <= most
+                assert k * z + below <= exact <= k * z + above
+        known = np.abs(points[0]) <= waves.FAR
+        for y, z in zip(decimals(waves.values(op, points[0][known])), decimals(points[0][known]), strict=True):
+            assert abs(y - BENT[op](z)) < Decimal(curves.VALUE) / 8
 
 
 @pytest.mark.parametrize("op", convex.CONVEX)

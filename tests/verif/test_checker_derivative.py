@@ -20,6 +20,7 @@ INNER = {
     "tanh": [("Tanh", ["h"], ["e"])],
     "softmax": [("Softmax", ["h"], ["e"])],
     "quotient": [("Exp", ["h"], ["p"]), ("Add", ["p", "one"], ["q"]), ("Div", ["h", "q"], ["e"])],
+    "waves": [("Sin", ["h"], ["s"]), ("Cos", ["h"], ["c"]), ("Mul", ["s", "c"], ["e"])],
     "residual": [("Relu", ["h"], ["r"]), ("Add", ["r", "h"], ["e"])],
     "maximum": [("Neg", ["h"], ["n"]), ("Max", ["h", "n"], ["e"])],
     "side by side": [("Concat", ["h", "h"], ["c"]), ("Sigmoid", ["c"], ["s"]), ("Gather", ["s", "order"], ["e"])],

@@ -21,7 +21,9 @@ INTEGERS = {
     name: np.array(value, np.int64)
     for name, value in {"one": [1], "zero": [0], "flat": [1, -1], "space": [2, 3]}.items()
 }
-FLOATS = {name: np.array(value, np.float32) for name, value in {"two": 2, "low": -0.5, "high": 0.75}.items()}
+FLOATS = {
+    name: np.array(value, np.float32) for name, value in {"two": 2, "three": 3, "low": -0.5, "high": 0.75}.items()
+}
 FLOATS |= {
     "row": np.linspace(-1, 1, 4, dtype=np.float32),
     "grid": np.ones((1, 1, 3, 4), np.float32),
@@ -41,6 +43,8 @@ CASES: dict[str, Nodes] = {
     "reduced": [("ReduceSum", ["x", "one"], ["e"], {"keepdims": 0})],
     "products": [("ReduceSum", ["x", "one"], ["m"], {}), ("Mul", ["x", "m"], ["e"], {})],
     "square": [("Pow", ["x", "two"], ["e"], {})],
+    "cube": [("Pow", ["x", "three"], ["e"], {})],
+    "floor": [("Floor", ["x"], ["e"], {})],
     "abs": [("Abs", ["x"], ["e"], {})],
     "leaky": [("LeakyRelu", ["x"], ["e"], {"alpha": 0.125})],
     "clip": [("Clip", ["x", "low", "high"], ["e"], {})],
@@ -104,6 +108,24 @@ def test_means(tmp_path: Path) -> None:
         assert 0 <= mean - Fraction(bound) < 1e-12
 
 
+def test_nearest_entries(tmp_path: Path) -> None:
+    """Of an op that onnxruntime knows under older opsets only."""
+    node = helper.make_node("Upsample", ["x", "scales"], ["y"], mode="nearest")
+    path = save(tmp_path / "net.onnx", [node], {"scales": np.array([1, 1, 2, 3], np.float32)}, [1, 2, 3, 4], 0)
+    point = np.arange(24.0)
+    found = exact.evaluate(model.read(path), [Fraction(x) for x in point.tolist()])
+    wanted = np.kron(point.reshape(1, 2, 3, 4), np.ones((1, 1, 2, 3)))
+    assert [float(x) for x in found] == wanted.ravel().tolist()
+
+
+@pytest.mark.parametrize("power", [0.5, -1, 0, 9, np.nan])
+def test_other_powers_are_refused(power: float, tmp_path: Path) -> None:
+    node = helper.make_node("Pow", ["x", "p"], ["y"])
+    constants = {"p": np.full(1, power, np.float32)}
+    with pytest.raises(Refused):
+        model.read(save(tmp_path / "net.onnx", [node], constants, [1, 3], 3))
+
+
 def test_a_sum_of_float_constants_is_refused(tmp_path: Path) -> None:
     nodes: Nodes = [("Add", ["row", "high"], ["c"], {}), ("Add", ["x", "c"], ["e"], {})]
     with pytest.raises(Refused, match="two constants"):
@@ -111,7 +133,9 @@ def test_a_sum_of_float_constants_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wide", [1, 512])
-@pytest.mark.parametrize("name", ["maxpool padded", "maxpool of sums", "max", "clip", "concat", "products", "square"])
+@pytest.mark.parametrize(
+    "name", ["maxpool padded", "maxpool of sums", "max", "clip", "concat", "products", "cube", "floor"]
+)
 def test_ranges_by_forms(name: str, wide: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of few inputs that vary, without rows: around exact values of every step, and no wider than intervals."""
     monkeypatch.setattr(forms, "WIDE", wide)

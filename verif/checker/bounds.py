@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verif.checker import convex, curves
+from verif.checker import convex, curves, waves
 from verif.checker.errors import Refused
 from verif.checker.forms import Forms
 from verif.checker.lines import (
@@ -119,8 +119,11 @@ class Bounds:
             found = Range(corners.min(0) - error, corners.max(0) + error)
         else:
             first = self._tightened(step.sources[0], self._open(step.sources[0]))
-            bent = convex if step.op in convex.CONVEX else curves
-            found = Range(*bent.ends(step.op, first.lower, first.upper))
+            if step.op == "floor":
+                found = Range(np.floor(first.lower), np.floor(first.upper))
+            else:
+                bent = convex if step.op in convex.CONVEX else waves if step.op in waves.WAVES else curves
+                found = Range(*bent.ends(step.op, first.lower, first.upper))
             self._require_small(found)
             self.lines[place] = curve_lines(step.op, first)
         given = [self.ranges[source] for source in step.sources]

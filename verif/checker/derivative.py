@@ -74,6 +74,10 @@ def _slope(builder: Builder, place: int, step: Step) -> int:
         return builder.bent("jump", step.sources[0])
     if step.op == "exp":
         return place
+    if step.op == "sin":
+        return builder.bent("cos", step.sources[0])
+    if step.op == "cos":
+        return builder.negated(builder.bent("sin", step.sources[0]))
     if step.op == "sigmoid":
         return builder.mul(place, builder.scale(place, -ones, ones))
     square = builder.mul(place, place)

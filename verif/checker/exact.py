@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ from verif.checker.convex import CONVEX
 from verif.checker.curves import CURVES
 from verif.checker.errors import Refused
 from verif.checker.network import Array, Network, Step
+from verif.checker.waves import WAVES
 from verif.checker.windows import Window, unfolded
 
 MOST = 300_000  # products
@@ -18,7 +20,7 @@ def evaluate(network: Network, point: Sequence[Fraction]) -> list[Fraction]:
     """The outputs at a point."""
     if sum(step.matrix.work if isinstance(step.matrix, Window) else step.matrix.size for step in network.steps) > MOST:
         raise Refused("the network is too large for exact arithmetic")
-    if any(step.loose or step.op in ("jump", *CURVES, *CONVEX) for step in network.steps):
+    if any(step.loose or step.op in ("jump", *CURVES, *CONVEX, *WAVES) for step in network.steps):
         raise Refused("values of this network are not rational numbers")
     values = [list(point)]
     for step in network.steps[1:]:
@@ -43,6 +45,8 @@ def _value(step: Step, given: list[list[Fraction]]) -> list[Fraction]:
         return [x * y for x, y in zip(first, given[1], strict=True)]
     if step.op == "max":
         return [max(x, y) for x, y in zip(first, given[1], strict=True)]
+    if step.op == "floor":
+        return [Fraction(math.floor(x)) for x in first]
     return [max(x, Fraction(0)) for x in first]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verif.checker import convex, curves
+from verif.checker import convex, curves, waves
 from verif.checker.network import Array, Step
 
 UNIT = 2.0**-53
@@ -76,7 +76,13 @@ def relu_lines(held: Range) -> Lines:
 
 
 def curve_lines(op: str, held: Range) -> Lines:
-    """Lines around a convex curve, or around one that is symmetric to a point: f(z) = top - f(-z)."""
+    """Lines around a floor, a wave, a convex curve, or one that is symmetric to a point: f(z) = top - f(-z)."""
+    if op == "floor":  # between z - 1 and z, which is exact, but flat where it has one step at most
+        ends = np.floor(held.lower), np.floor(held.upper)
+        slope = np.where(ends[1] - ends[0] > 1.0, 1.0, 0.0)
+        return Lines(slope, np.where(slope > 0, -1.0, ends[0]), slope, np.where(slope > 0, 0.0, ends[1]))
+    if op in waves.WAVES:
+        return Lines(*waves.lines(op, held.lower, held.upper))
     if op in convex.CONVEX:
         return Lines(*convex.lines(op, held.lower, held.upper))
     low, high = curves.below(op, held.lower, held.upper), curves.below(op, -held.upper, -held.lower)

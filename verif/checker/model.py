@@ -20,6 +20,7 @@ from verif.checker.wire import Message, inner, integers, message, one, signed, s
 
 FILE_LIMIT = 1 << 30
 BENT = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Reciprocal": "reciprocal"}
+BENT |= {"Floor": "floor", "Sin": "sin", "Cos": "cos"}
 FUNCTIONS, SPARSE = 25, 15
 TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 11: "<f8"}
 

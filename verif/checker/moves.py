@@ -80,7 +80,19 @@ def _expand(found: Node, x: Array, given: list[Value]) -> Array:
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(_known(given[0]))))
 
 
-MOVES["Expand"] = _expand
+def _upsample(found: Node, x: Array, given: list[Value]) -> Array:
+    scales = given[0].constant
+    if scales is None or found.attributes.get("mode", b"nearest") != b"nearest":
+        raise Refused("Upsample is checked with nearest entries and constant scales")
+    if scales.shape != (x.ndim,) or not (np.rint(scales) == scales).all() or not (scales >= 1).all():
+        raise Refused("Upsample is checked with whole scales, of all axes")
+    count(tuple(int(size * scale) for size, scale in zip(x.shape, scales.tolist(), strict=True)))
+    for axis, scale in enumerate(scales.astype(int).tolist()):
+        x = np.repeat(x, scale, axis)
+    return x
+
+
+MOVES |= {"Expand": _expand, "Upsample": _upsample}
 
 
 def split(builder: Builder, found: Node, given: list[Value]) -> list[Value]:

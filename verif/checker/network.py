@@ -16,8 +16,8 @@ class Step:
     """One value, flat. Its `op` says how it comes from the values `sources`:
 
     input; dense (matrix @ x + shift); scale (matrix * x + shift, entry by entry); pick (x[index]); join (side by side);
-    add (x + y); mul (x y); max (of x and y); relu, sigmoid, tanh, exp, reciprocal; jump (anything in [0, 1] at
-    0, else 0 or 1). Entries of a matrix are off by `loose` roundings.
+    add (x + y); mul (x y); max (of x and y); relu, sigmoid, tanh, exp, reciprocal, floor, sin, cos; jump (anything in
+    [0, 1] at 0, else 0 or 1). Entries of a matrix are off by `loose` roundings.
     """
 
     op: str
@@ -124,5 +124,5 @@ class Builder:
         return self.put(Step("max", self.steps[first].size, (first, second)))
 
     def bent(self, op: str, source: int) -> int:
-        """relu, sigmoid, tanh, exp or reciprocal of x."""
+        """relu, sigmoid, tanh, exp, reciprocal, floor, sin or cos of x."""
         return self.put(Step(op, self.steps[source].size, (source,)))

@@ -9,6 +9,7 @@ from verif.checker.layers import repeated
 from verif.checker.network import Array, Builder
 from verif.checker.values import Node, Value, count
 
+MOST = 8  # exponents
 BENDS = ("Neg", "Abs", "LeakyRelu", "Clip", "Pow")
 
 
@@ -42,22 +43,31 @@ def _above(builder: Builder, value: int, least: Array) -> int:
 
 
 def bent(builder: Builder, found: Node, given: list[Value]) -> Value:
-    """Neg, Abs, LeakyRelu, Clip and the square of one value."""
+    """Neg, Abs, LeakyRelu, Clip and whole powers of one value."""
     value = given[0]
     step, size = value.step, count(value.shape)
     if found.op == "Neg":
         return Value(value.shape, step=builder.negated(step))
     if found.op == "Pow":
-        power = given[1].constant if len(given) == 2 else None
-        if power is None or not (power == 2).all() or np.broadcast_shapes(value.shape, power.shape) != value.shape:
-            raise Refused("Pow is checked for squares")
-        return Value(value.shape, step=builder.mul(step, step))
+        return _power(builder, value, given[1].constant)
     if found.op == "Clip":
         return _clipped(builder, found, given)
     mirrored = builder.bent("relu", builder.negated(step))
     slope = -1.0 if found.op == "Abs" else float(found.attributes.get("alpha", float(np.float32(0.01))))
     below = builder.scale(mirrored, np.full(size, -slope), np.zeros(size))
     return Value(value.shape, step=builder.add(builder.bent("relu", step), below))
+
+
+def _power(builder: Builder, value: Value, power: Array | None) -> Value:
+    if power is None or not power.size or np.broadcast_shapes(value.shape, power.shape) != value.shape:
+        raise Refused("Pow is checked with constant exponents, no more than numbers")
+    first = power.flat[0]
+    if first not in range(1, MOST + 1) or not (power == first).all():
+        raise Refused(f"Pow is checked for one of the exponents 1 to {MOST}")
+    found = value.step
+    for _ in range(int(first) - 1):
+        found = builder.mul(found, value.step)
+    return Value(value.shape, step=found)
 
 
 def _clipped(builder: Builder, found: Node, given: list[Value]) -> Value:
