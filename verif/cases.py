@@ -128,7 +128,7 @@ class Groups:
         self.work += torch.bincount(batch.group[batch.group >= 0], minlength=len(self.work))
         new = ((open_.group < 0) & (open_.depth >= depth)).nonzero()[:, 0]
         open_.group[new] = torch.arange(len(self.work), len(self.work) + len(new))
-        self.bases += [open_.where(index) for index in new.split(1)]
+        self.bases += [open_.where(new[at : at + 1]) for at in range(len(new))]  # split() makes one of none
         self.work = torch.cat([self.work, torch.zeros(len(new), dtype=torch.int64)])
         late = (self.work > most).nonzero()[:, 0]
         if not len(late):

@@ -46,6 +46,7 @@ NEAR, WORTH = (
     0.7,
 )  # shares of its line's range below the limit: for a new root at once, and for one of this part only
 LESS, TINY = 0.8, 1e-6  # of the last gap, that is worth the next root at once; and a gap that is never worth it
+LEVELS = 150  # of searches inside each other
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 
@@ -61,7 +62,7 @@ class SignSearch:
     """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted; with
     `chance`, which neuron is split is drawn at random. A subtree has the case that it begins with as `base`, how far
     that one was from the limit, and the `ranges` in front of ReLUs that the search above it found: over the same box
-    and with as many of these signs as are `known`, or over a larger box (-1).
+    and with as many of these signs as are `known`, or over a larger box (-1). `level` counts the searches above it.
     """
 
     engine: Engine
@@ -75,9 +76,10 @@ class SignSearch:
     gap: float = math.inf
     ranges: dict[str, Interval] = field(default_factory=dict)
     known: int = 0
+    level: int = 0
     done: int = 0
     unresolved: int = 0
-    batch: int = FIRST_BATCH
+    batch: int = field(default_factory=lambda: FIRST_BATCH)
     open: Cases = field(default_factory=Cases.none)
     hard: Cases = field(default_factory=Cases.none)
     groups: Groups = field(default_factory=lambda: Groups())
@@ -111,6 +113,8 @@ class SignSearch:
 
     def _part(self, batch: Cases) -> None:
         """Put subtrees that have taken long aside, to be searched from roots of their own."""
+        if self.level >= LEVELS:
+            return
         spent = time.monotonic() - self.started - self.rooted
         most = max(MANY, ROOTS * self.rooted * self.done / max(spent, 1e-3))
         self.open, late = self.groups.follow(batch, self.open, int(most), self.depth + DEEP)
@@ -148,9 +152,9 @@ class SignSearch:
             box = CutBox(box.lower, box.upper, found.slopes[0], (found.bias - slack - limit)[0])
             known = -1
         base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
-        gap = float(limit - found.low)
+        gap = float(limit - found.low.fmax(base.bound))
         fresh = replace(self.fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
-        return replace(fresh, ranges=self.ranges, known=known)
+        return replace(fresh, ranges=self.ranges, known=known, level=self.level + 1)
 
     def fresh(self) -> SignSearch:
         """The same search at its beginning."""
@@ -281,7 +285,7 @@ class SignSearch:
 
     def _give_up(self, cases: Cases) -> None:
         """Put cases aside that have no neuron to split; from roots of their own they may still fall."""
-        further = cases.depth > self.depth
+        further = (cases.depth > self.depth) & (self.level < LEVELS)
         self.hard = self.hard.joined(cases.where(further))
         self.unresolved += int((~further).sum())
 
@@ -291,7 +295,7 @@ class SignSearch:
         """
         gap = self.limit[cases.row] - found.low
         worth = (gap < LESS * self.gap) & (gap > TINY)  # a gap below 0 is one that only rounding leaves open
-        return (cases.depth == self.depth) & (self._share(cases, found) < NEAR) & worth
+        return (cases.depth == self.depth) & (self._share(cases, found) < NEAR) & worth & (self.level < LEVELS)
 
     def _share(self, cases: Cases, found: Decided) -> Tensor:
         """How much of the range of each case's line is below the limit, (N,)."""

@@ -14,8 +14,10 @@ from graphs import Graph, GraphBuilder
 from relaxations.cut_boxes import CutBox
 from relaxations.kernels.library import available
 from relaxations.sets import Box
+from tests.verif.networks import mlp
 from verif.bounds import Engine, crown
 from verif.bounds.engine import State
+from verif.cases import Cases, Groups
 from verif.query import Network, compile_query
 from verif.signs import STORE_BYTES, SignSearch
 from verif.verify import Run
@@ -111,6 +113,35 @@ def test_subtrees_with_roots_of_their_own_prove_the_same(seed: int, monkeypatch:
     assert not _search(graph, box, lowest + 1e-9, 1.0)[0]
     assert _search(graph, box, lowest - 0.1 * (lowest - bound), 30.0)[0]
     assert max(roots) >= 2
+
+
+def test_what_is_put_aside_is_what_was_taken_out() -> None:
+    """Also after steps in which no subtree began."""
+    groups, generator = Groups(), torch.Generator().manual_seed(0)
+    open_ = Cases.of_rows(torch.arange(40.0).double(), 0)
+    seen = set()
+    for step in range(12):
+        deeper = torch.rand(len(open_), generator=generator) < (0.3 if step % 3 else 0.0)
+        one = torch.where(deeper, 1, -1)
+        open_ = open_.with_signs(one, torch.full_like(one, step), torch.ones_like(one))
+        before = open_
+        batch = open_.where(torch.rand(len(open_), generator=generator) < 0.5)
+        open_, taken = groups.follow(batch, open_, 2, 2)
+        gone = set(before.row.tolist()) - set(open_.row.tolist())
+        assert set(taken.row.tolist()) == gone
+        seen |= gone
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_case_is_lost(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a point violates the limit, nothing is proved, however many subtrees are searched by themselves."""
+    for name, value in (("DEEP", 3), ("MANY", 4), ("ROOTS", 0.0), ("FIRST_BATCH", 4), ("LARGEST_BATCH", 4)):
+        monkeypatch.setattr(f"verif.signs.{name}", value)
+    graph = mlp(seed, (30, 12, 12, 12, 1))
+    box = Box(torch.full((1, 30), -0.3).double(), torch.full((1, 30), 0.3).double())
+    lowest, bound = _lowest(graph, box), float(crown(graph, box))
+    assert not _search(graph, box, lowest + 0.02 * (lowest - bound), 1.5)[0]
 
 
 def test_values_are_bounded_where_the_row_may_be_low() -> None:
