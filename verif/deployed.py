@@ -7,6 +7,7 @@ arithmetic, h the real value, |h| <= H over the input set, and |e| <= E:
     y = W x + b       e_y = W e_x + d,    |d| <= gamma(n) (|W| (H_x + E_x) + |b|)
     y = bent(x)       e_y = a e_x + d,    a the slope of the side that both values are on, and d their rounding
                       where the two may be on both sides: a the middle of the slopes, |d| <= half their range times E_x
+    y = floor(x)      |d| <= 1 where an integer is between the two, for E_x <= 1; no coefficients go further back
     y = f(x)          the same with the slopes of a curve f near the values, and ULPS of the program's own f
     y = x1 x2, max    |e_y| <= steepest slopes times E_x, no coefficients go further back
 
@@ -42,6 +43,7 @@ from verif.strategy import FEW_INPUTS
 TYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 LARGEST = 0.99  # share of the largest number of a type that a sum may reach
 EXACT = {"reshape", "transpose", "slice", "gather", "pick", "concat", "pad", "expand", "tile", "select", "neg"}
+STEPS = {"floor", "ceil"}
 ULPS = 8  # units in the last place of 1, or of larger values, that a program's curves may be off by
 STEEP = 1e-6  # relative error of slopes of curves, in float64
 OWN = 1e-9  # relative error of the backward pass's own sums, in float64
@@ -230,6 +232,11 @@ def _bent(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tup
 def _curve(call: Call, held: Interval, before: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Slopes and own errors of a curve: of the middle of all its slopes near the values, and of the math library."""
     rule, ends = RULES[call.node.op], Interval(held.lower - before, held.upper + before)
+    if call.node.op in STEPS:  # computed as it is; a jump in reach of an error is one that programs may make or not
+        far = torch.full_like(before, math.inf)
+        wide = Interval(torch.nextafter(ends.lower, -far), torch.nextafter(ends.upper, far))
+        low, high = rule.interval(call, [wide])
+        return torch.zeros_like(before), (high - low).minimum(before.ceil())
     slopes = rule.slopes(call, ends) if isinstance(rule, ScalarRule) and call.node.op not in JUMPS else None
     if slopes is None:
         raise Unbounded(f"no proved error of a program's {call.node.op}")

@@ -12,7 +12,7 @@ MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "G
 MOVES |= {"Expand", "Constant", "ConstantOfShape", "Shape", "Dropout", "Pad", "Tile"}
 COMPUTED = {"Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Neg", "Sum", "Relu", "LeakyRelu", "Abs", "Conv"}
 COMPUTED |= {"ConvTranspose", "AveragePool", "GlobalAveragePool", "ReduceSum", "ReduceMean"}
-COMPUTED |= {"Sigmoid", "Tanh", "Exp", "Erf", "Sin", "Cos", "Pow", "MaxPool", "Max", "Min"}
+COMPUTED |= {"Sigmoid", "Tanh", "Exp", "Erf", "Sin", "Cos", "Pow", "MaxPool", "Max", "Min", "Floor", "Ceil"}
 INTEGRAL = {"Mul", "Add", "Sub", "Equal", "Where", "Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape"}
 INTEGERS = {6, 7, 9}  # the types int32, int64 and bool of ONNX
 

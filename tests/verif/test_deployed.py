@@ -123,7 +123,7 @@ def test_a_search_without_an_end_says_why(tmp_path: Path) -> None:
     assert found.verdict is Verdict.VIOLATED or "nearer to a violation than a program may be off by" in found.reason
 
 
-@pytest.mark.parametrize("op", [op for op in CURVES if op not in JUMPS])
+@pytest.mark.parametrize("op", [op for op in CURVES if op not in JUMPS] + ["floor", "ceil"])
 def test_curves_and_products_in_programs(op: str) -> None:
     """In float32, against float64: evaluation at points, of which some are corners."""
     largest = 0.0
@@ -151,9 +151,9 @@ def test_what_is_not_known_of_programs_is_unknown(tmp_path: Path) -> None:
     found = verify(None, compile_query(claim, model, arithmetic="float32"), timeout=10)
     assert found.verdict is Verdict.UNKNOWN
     assert found.reason == "it holds in real arithmetic, not shown for float32: no proved error of a program's Softmax"
-    graph = curved("floor", 0, 2)
+    graph = curved("sign", 0, 2)
     why = deployed(asked(graph, Box(torch.zeros(1, 2).double(), torch.ones(1, 2).double()), "float32")).why
-    assert why == "no proved error of a program's floor"
+    assert why == "no proved error of a program's sign"
 
 
 def test_a_product_of_errors_is_not_the_error_of_a_product(tmp_path: Path) -> None:
@@ -196,6 +196,17 @@ def test_integers_and_powers_are_as_programs_compute_them(tmp_path: Path) -> Non
     assert (found.verdict, found.rounding) == (Verdict.HOLDS, "proved")
     claim = property_file(tmp_path / "q.vnnlib", [("1", "1e20")] * 2, 2, "(<= Y_0 0.99)")
     assert "overflow" in deployed(compile_query(claim, model, arithmetic="float32")).why
+
+
+@pytest.mark.parametrize(("low", "jumps"), [(0.25, False), (0.9999998, True)])
+def test_a_jump_that_programs_may_make(low: float, jumps: bool) -> None:
+    """y = floor(x + 1e-8) for x below 1, where x + 1e-8 is 1 in float32 for x next to it."""
+    builder = GraphBuilder()
+    shifted = builder.add("shift", [builder.input("x", (1,))], {"offset": torch.full((1,), 1e-8).double()})
+    graph = builder.build([builder.add("linear", [builder.add("floor", [shifted])], {"weight": torch.eye(1).double()})])
+    point = torch.full((1, 1), low).float().double()
+    errors = deployed(asked(graph, Box(point, point), "float32")).errors
+    assert errors is not None and bool(errors[0] >= 1) == jumps
 
 
 @pytest.mark.parametrize(("size", "kind"), [(1e30, "float32"), (3e4, "float16")])
