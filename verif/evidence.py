@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from verif.checker import Refused, claims, derivative, model
+from verif.checker.bounds import Bounds, Rows
 from verif.checker.claims import Region
-from verif.checker.network import Array, Network
+from verif.checker.network import Array, Network, Step
 from verif.checker.proof import digest_of, violates
 from verif.checker.stream import Writer
 from verif.checker.tree import LEAF, BoxWalk, Part, batch_of, gaps, halves
@@ -127,6 +128,24 @@ class Task:
         if time.monotonic() > self.deadline:
             raise Refused(TIME)
 
+    def bounds(self, network: Network, lower: Array, upper: Array) -> Bounds:
+        """The checker's bounds, which end when the time does."""
+        return _Timed(network, lower, upper, self)
+
+
+class _Timed(Bounds):
+    def __init__(self, network: Network, lower: Array, upper: Array, task: Task) -> None:
+        self.task = task
+        super().__init__(network, lower, upper)
+
+    def _visit(self, place: int, step: Step) -> None:
+        self.task.require_time()
+        super()._visit(place, step)
+
+    def _swept(self, place: int, rows: Array) -> Rows:
+        self.task.require_time()
+        return super()._swept(place, rows)
+
 
 def by_sign(network: Network, region: Region) -> bool:
     """Whether signs are split: many inputs vary, and some bend is a ReLU's."""
@@ -138,7 +157,7 @@ def _holds(network: Network, regions: list[Region], log: Log, deadline: float) -
     """The nodes of each region, of a tree over boxes or over signs."""
     margin = MARGIN if len(regions) > 1 else 0.0
     task = Task(1.0 / len(regions), deadline)
-    for region, found in _rooted(network, regions):
+    for region, found in _rooted(network, regions, task):
         task.require_time()
         if (found > margin).all():
             log.boxes(*ONE, BoxWalk(region, task.share).take(*ONE))
@@ -151,13 +170,13 @@ def _holds(network: Network, regions: list[Region], log: Log, deadline: float) -
             _by_boxes(network, region, log, task)
 
 
-def _rooted(network: Network, regions: list[Region]) -> Iterator[tuple[Region, Array]]:
+def _rooted(network: Network, regions: list[Region], task: Task) -> Iterator[tuple[Region, Array]]:
     """Each region with the gaps of its whole box, those that are alike together."""
     first = 0
     while first < len(regions):
         most = regions[first : first + batch_of(network, regions[first])]
         alike = list(takewhile(most[0].like, most))
-        found, _ = gaps(network, [Part(region, region.lower, region.upper, 1.0) for region in alike])
+        found, _ = gaps(network, [Part(region, region.lower, region.upper, 1.0) for region in alike], task.bounds)
         yield from zip(alike, found, strict=True)
         first += len(alike)
 
@@ -168,15 +187,15 @@ def _by_boxes(network: Network, region: Region, log: Log, task: Task) -> None:
     while walk.stack:
         task.require_time()
         batch = walk.stack[-size:]
-        found, slopes = gaps(network, batch)
+        found, slopes = gaps(network, batch, task.bounds)
         axis, cut = np.full(len(batch), LEAF), np.zeros(len(batch))
         left = np.flatnonzero(~(found > MARGIN).all(1))
         weights = [np.abs(slopes[index][~(found[index] > MARGIN)]).sum(0) for index in left.tolist()]
-        axis[left], cut[left] = _cuts(network, [batch[index] for index in left.tolist()], weights)
+        axis[left], cut[left] = _cuts(network, [batch[index] for index in left.tolist()], weights, task)
         log.boxes(axis, cut, walk.take(axis, cut))
 
 
-def _cuts(network: Network, parts: list[Part], weights: list[Array]) -> tuple[Array, Array]:
+def _cuts(network: Network, parts: list[Part], weights: list[Array], task: Task) -> tuple[Array, Array]:
     """Axes and cuts: where axes that slopes and widths name differ, the one whose halves have the better bounds."""
     chosen = [[_axis(part, weight, floor) for part, weight in zip(parts, weights, strict=True)] for floor in FLOORS]
     differ = [k for k, (one, other) in enumerate(zip(*chosen, strict=True)) if one != other]
@@ -186,7 +205,7 @@ def _cuts(network: Network, parts: list[Part], weights: list[Array]) -> tuple[Ar
             cut = [(part, halves(part.lower, part.upper, axes[k], _middle(part, axes[k]))) for k, part in some]
             boxes = [Part(part.region, *half, 0.0) for part, pair in cut for half in pair]
             size = batch_of(network, parts[0].region)
-            found = [gaps(network, boxes[k : k + size])[0] for k in range(0, len(boxes), size)]
+            found = [gaps(network, boxes[k : k + size], task.bounds)[0] for k in range(0, len(boxes), size)]
             scores.append(np.minimum(np.concatenate(found), 0.0).sum(1).reshape(-1, 2).sum(1))
         for k, better in zip(differ, (scores[1] > scores[0]).tolist(), strict=True):
             chosen[0][k] = chosen[1][k] if better else chosen[0][k]

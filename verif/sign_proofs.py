@@ -198,7 +198,7 @@ class SignTree:
 def by_signs(network: Network, region: Region, log: Log, task: Task) -> None:
     """The nodes of a region."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        bounds = Bounds(network, region.lower[None], region.upper[None])
+        bounds = task.bounds(network, region.lower[None], region.upper[None])
         low = bounds.rows(network.output, region.rows).lower[0]
         model = Model(network, bounds)
         gaps = low - region.beyond

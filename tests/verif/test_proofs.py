@@ -211,6 +211,15 @@ def test_what_time_leaves_open(tmp_path: Path) -> None:
     assert shown.leaves == written.leaves
 
 
+def test_bounds_end_with_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only between them: here three layers in."""
+    network, ticks = model.read(random_mlp(tmp_path / "net.onnx", 4)), iter(range(1, 100))
+    monkeypatch.setattr(evidence.time, "monotonic", lambda: next(ticks))
+    with pytest.raises(Refused, match="time"):
+        evidence.Task(1.0, 3.0).bounds(network, -np.ones((1, 2)), np.ones((1, 2)))
+    assert next(ticks) == 5 < len(network.steps)
+
+
 def test_changed_claims_are_refused(proved: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Resealed with other numbers, as a forger would: every node turned into a leaf, lost, moved or cut elsewhere."""
     out, network, claim = proved

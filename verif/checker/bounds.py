@@ -166,8 +166,11 @@ class Bounds:
         parts = []
         for first in range(0, len(rows), most):
             part = rows[first : first + most]
-            parts.append(Sweep(self, place, np.broadcast_to(part, (count, *part.shape))).run(place))
+            parts.append(self._swept(place, np.broadcast_to(part, (count, *part.shape))))
         return Rows(*(np.concatenate([getattr(part, name) for part in parts], 1) for name in ("lower", "slopes")))
+
+    def _swept(self, place: int, rows: Array) -> Rows:
+        return Sweep(self, place, rows).run(place)
 
 
 class Sweep:

@@ -5,7 +5,7 @@ A tree covers its box whatever its numbers are, as long as every cut lies inside
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,13 +63,15 @@ def halves(lower: Array, upper: Array, along: int, at: float) -> tuple[Boxes, Bo
     return (lower, low), (high, upper)
 
 
-def gaps(network: Network, parts: Sequence[Part]) -> tuple[Array, Array]:
+def gaps(
+    network: Network, parts: Sequence[Part], bounded: Callable[[Network, Array, Array], Bounds] = Bounds
+) -> tuple[Array, Array]:
     """Of boxes of regions that are alike: proved gaps (B, C), a clause being refuted where its gap is positive, and
     slopes (B, C, n).
     """
     region, lower = parts[0].region, np.stack([part.lower for part in parts])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        bounds = Bounds(network, lower, np.stack([part.upper for part in parts]))
+        bounds = bounded(network, lower, np.stack([part.upper for part in parts]))
         found = bounds.rows(network.output, region.rows) if len(region.rows) else None
     limits = np.stack([part.region.beyond for part in parts])
     values, slopes = [], []
