@@ -85,7 +85,7 @@ def models(folder: Path, generator: np.random.Generator) -> dict[str, Path]:
     found["pooled"] = conv(folder / "pooled.onnx", generator, [pool, after], {})
     found["maximum"] = conv(folder / "maximum.onnx", generator, largest(), {})
     found["softmax"] = conv(folder / "softmax.onnx", generator, attention(), {"shape": np.array([1, 4, 6])})
-    for op in ("Sigmoid", "Tanh"):
+    for op in ("Sigmoid", "Tanh", "Sin", "Floor"):
         found[op] = conv(folder / f"{op}.onnx", generator, [helper.make_node(op, ["c"], ["e"])], {})
     return found
 

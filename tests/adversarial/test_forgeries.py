@@ -11,7 +11,7 @@ import pytest
 from tests.adversarial import forged_records, forgeries
 
 
-@pytest.mark.parametrize(("kinds", "count", "groups"), [(forgeries, 14, len(forgeries.KINDS)), (forged_records, 6, 16)])
+@pytest.mark.parametrize(("kinds", "count", "groups"), [(forgeries, 14, len(forgeries.KINDS)), (forged_records, 6, 18)])
 def test_forgeries_are_refused(kinds: ModuleType, count: int, groups: int) -> None:
     refused, accepted = kinds.run(count, seed=1)
     assert not accepted
