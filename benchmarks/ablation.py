@@ -50,6 +50,7 @@ INSTANCES = (
     ("mnist_fc", "mnist-net_256x2", "prop_10_0.05"),
     ("mnist_fc", "mnist-net_256x4", "prop_7_0.03"),
     ("mnist_fc", "mnist-net_256x4", "prop_8_0.05"),
+    ("mnist_fc", "mnist-net_256x4", "prop_0_0.05"),
     ("oval21", "cifar_base_kw", "cifar_base_kw-img2578-eps0.021176470588235297"),
     ("oval21", "cifar_base_kw", "cifar_base_kw-img3568-eps0.030457516339869282"),
     ("cifar10_resnet", "resnet_2b", "prop_47_eps_0.008"),
@@ -162,6 +163,7 @@ LEVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "falsifier first": lambda: patch.object(Run, "_attack", later_attack(Run._attack)),
     "roots of hard subtrees": lambda: patched({"verif.signs.MANY": 1 << 60}),
     "lines of roots": lambda: patch.object(CutBox, "least", no_lines),
+    "tightened intervals": lambda: patched({"verif.refined.RefinedSearch._values": lambda self: []}),
     "hulls of patches": lambda: patched({"verif.hulls.first_relu": lambda graph: None}),
 }
 SIGNS = {"mnist_fc", "oval21", "cifar10_resnet"}
@@ -172,6 +174,7 @@ REACH: dict[str, Callable[[Row], bool]] = {
     "trial bounds": lambda row: row.family in {*SIGNS, "vit"},
     "roots of hard subtrees": lambda row: row.family in SIGNS,
     "lines of roots": lambda row: row.family in SIGNS,
+    "tightened intervals": lambda row: row.family in SIGNS,
     "hulls of patches": lambda row: row.family == "verivital",
 }
 
