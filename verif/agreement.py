@@ -16,26 +16,29 @@ from verif.query import Query
 from verif.rounding import jumps
 
 POINTS = 3
-SHARE = 1e-3  # of the largest output, that two programs in float32 may differ by
+SHARE = 1e-3  # of the largest value, that two programs in float32 may differ by
 
 
 def disagreement(query: Query, graph: Graph, allowed: Tensor) -> str:
     """Why the graph (of the query, in float64) is not the model: "" where they agree at some points of the regions.
 
     `allowed` (M,): what rounding may do to the atoms. Points at which the model returns no finite numbers say nothing;
-    where values jump, one point at which both agree is enough.
+    where values jump, one point at which both agree is enough. A model that cannot be run is not known to agree.
     """
     from verif.replay import evaluated
 
     found, agreed = "", False
     for point in _points(query):
-        seen = evaluated(query, point)
+        try:
+            seen = evaluated(query, point)
+        except Exception as error:  # onnxruntime's errors, and a module's own, have no common base
+            return f"the model cannot be run: {str(error).strip()}"
         if seen is None:
             continue
         point, theirs, largest = seen
         with torch.no_grad():
             own = graph(point[None].to(torch.get_default_device()))[0][0].cpu()
-        slack = allowed.cpu().nan_to_num(0.0, posinf=0.0) + SHARE * (1e-3 + largest)
+        slack = allowed.cpu().nan_to_num(0.0, posinf=0.0) + SHARE * (1e-3 + theirs.abs().clamp(min=largest))
         off = (own - theirs).abs() - slack
         if bool(off.max() > 0):
             k = int(off.argmax())
@@ -70,7 +73,8 @@ def require_agreement(module: nn.Module, graph: Graph, example: Tensor) -> None:
     try:
         for part in modes:
             part.training = False
-        theirs = [_first(module(point)).reshape(-1) for point in points]
+        with torch.autocast(example.device.type, enabled=False):
+            theirs = [_first(module(point)).reshape(-1) for point in points]
     finally:
         for part, mode in modes.items():
             part.training = mode

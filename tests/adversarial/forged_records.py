@@ -6,7 +6,6 @@ proof: whatever they are, the checker must not find that the claim holds.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -205,8 +204,4 @@ def run(count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
 
 
 if __name__ == "__main__":
-    most, start = (int(value) for value in (*sys.argv[1:], "0")[:2])
-    done, wrong = run(most, start)
-    print(dict(done), f"{len(wrong)} accepted")
-    print(*wrong[:50], sep="\n")
-    sys.exit(bool(wrong))
+    forgeries.main(run)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from tests.adversarial.forgeries import believed
+from tests.adversarial.forgeries import believed, main
 from tests.verif.proving import Array, pack, property_file, save, unpack
 from verif import evidence
 from verif.checker import Refused, check, model
@@ -211,8 +210,4 @@ def run(count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
 
 
 if __name__ == "__main__":
-    most, start = (int(value) for value in (*sys.argv[1:], "0")[:2])
-    done, wrong = run(most, start)
-    print(dict(done), f"{len(wrong)} accepted")
-    print(*wrong[:50], sep="\n")
-    sys.exit(bool(wrong))
+    main(run)

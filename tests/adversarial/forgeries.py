@@ -228,12 +228,22 @@ def run(count: int, seed: int = 0) -> tuple[Counter[tuple[str, str]], list[str]]
     return refused, accepted
 
 
-if __name__ == "__main__":
+def main(run: Callable[[int, int], tuple[Counter[str], list[str]]]) -> None:
+    """Run one of these scripts with its arguments, tries and seed, and say what was accepted."""
     most, start = (int(value) for value in (*sys.argv[1:], "0")[:2])
+    done, wrong = run(most, start)
+    print(dict(done), f"{len(wrong)} accepted")
+    print(*wrong[:50], sep="\n")
+    sys.exit(bool(wrong))
+
+
+def _by_kind(most: int, start: int) -> tuple[Counter[str], list[str]]:
     done, wrong = run(most, start)
     totals = Counter[str]()
     for (kind_name, _), number_of in done.items():
         totals[kind_name] += number_of
-    print(dict(totals), f"{len(wrong)} accepted")
-    print(*wrong[:50], sep="\n")
-    sys.exit(bool(wrong))
+    return totals, wrong
+
+
+if __name__ == "__main__":
+    main(_by_kind)

@@ -19,7 +19,7 @@ from verif import Verdict, verify
 from verif.bab import Candidate, Progress, Search
 from verif.clauses import TINY, ClauseTable
 from verif.properties import linear, output_range, robustness
-from verif.query import Clauses, Property, compile_query
+from verif.query import Clauses, Network, Property, compile_query
 
 LOWER, UPPER = -torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
 
@@ -78,6 +78,18 @@ def test_a_graph_that_is_not_the_model_makes_no_verdict() -> None:
     other = {name: value * 1.1 for name, value in query.graph.constants.items()}
     result = verify(None, replace(query, graph=replace(query.graph, constants=other)), timeout=10)
     assert result.verdict is Verdict.UNKNOWN and "our reading of it" in result.reason
+
+
+def test_a_model_that_cannot_be_run_is_unknown() -> None:
+    """Its graph may be another network's; what the search found is no verdict, and no crash."""
+
+    def broken(*arrays: Tensor) -> Tensor:
+        raise ValueError("not today")
+
+    graph = mlp(0, (4, 6, 2))
+    network = Network("", graph, broken)
+    result = verify(network, output_range(graph, [-1.0] * 4, [1.0] * 4, low=-50.0), timeout=10)
+    assert result.verdict is Verdict.UNKNOWN and "cannot be run: not today" in result.reason
 
 
 def test_a_strict_atom_is_refuted_by_an_exact_bound() -> None:
