@@ -63,7 +63,7 @@ def confirmed(search: Search, started: float) -> bool:
     running = Running(query.graph, chunk_bytes=ration.chunk_bytes)
     step = max(1, min(STATE_BYTES, ration.state_bytes) // (2 * box_bytes(running.engine.graph, FINE.itemsize)))
     found = Confirmation(
-        running, ClauseTable.of(query.property), _slack(search), step, search.done > 2 * count, search.level > 0
+        running, ClauseTable.of(query.property), _slack(search), step, search.done > 2 * count, search.level
     )
     try:
         return found.holds(regions, until)
@@ -77,11 +77,12 @@ def _slack(search: Search) -> Tensor:
     return 4 * UNIT[FINE] * table.largest(len(search.allowance.double)) + (0 if beside is None else beside.to(FINE))
 
 
-def efforts(running: Running, *, few: bool, optimised: bool) -> tuple[Effort, ...]:
-    """Passes that are worth a try, from the cheapest on (`optimised`: the first search needed rounds)."""
-    graph, first = running.engine.graph, 1 if optimised and running.tiled else 0
+def efforts(running: Running, *, few: bool, parts: bool, level: int) -> tuple[Effort, ...]:
+    """Passes that are worth a try, from the cheapest on; `level`: what the first search needed, in `parts` or not."""
+    graph, first = running.engine.graph, max(0, min(level, 1)) if running.tiled else 0
     if few and running.engine.heavy and any(node.op in BENT for node in graph):
-        return (FORMS, *(KINKS[first:] if running.tiled else KINKS[:1]))
+        cheap = (FORMS,) if parts or level < 0 else ()
+        return (*cheap, *(KINKS[first:] if running.tiled else KINKS[:1]))
     return (*(ALL[first:] if running.tiled else ALL[:1]), SURE)
 
 
@@ -96,12 +97,12 @@ class Confirmation:
     slack: Tensor
     step: int
     parts: bool
-    optimised: bool
+    level: int
 
     def holds(self, regions: Domains, until: float) -> bool:
         """Whether all of the boxes are refuted. Raises OutOfTime."""
         few = regions.lower.shape[1] <= FEW_INPUTS
-        passes = efforts(self.running, few=few, optimised=self.optimised)
+        passes = efforts(self.running, few=few, parts=self.parts, level=self.level)
         while len(regions) and passes:
             boxes = regions.pop(self.step, smallest=True)
             whole = self.parts and few and bool((boxes.share == 1).any())

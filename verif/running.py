@@ -42,6 +42,7 @@ from verif.planes import alive, passed_on, planes_of_softmax, steepest
 from verif.roundoff import BENT, LEAST, MARGIN, UNIT, absolute, gamma, products, terms
 
 FINE = torch.float64
+LAST = 5  # times as many rounds for the last rows as for those of intermediate values
 MOVES = {"reshape", "transpose", "slice"}
 
 
@@ -98,8 +99,10 @@ class Running:
             if node.op != INPUT:
                 state.visit(node.name, backward=effort.kinks if node.op in BENT else node.size <= effort.others)
         size = engine.graph[engine.output].size
-        lower, slopes, _ = state.final(engine.output, Selection(torch.arange(size), (1, size)), 0)
-        return lower.maximum(state.intervals[engine.output].lower.reshape(len(lower), -1)), slopes
+        last = Selection(torch.arange(size), (1, size))
+        lower, slopes, _ = state.final(engine.output, last, 0)
+        lower = lower.maximum(state.intervals[engine.output].lower.reshape(len(lower), -1))
+        return lower.maximum(state.optimised(last)) if effort.rounds else lower, slopes
 
 
 class _Untiled(TilePrograms):
@@ -201,6 +204,18 @@ class _State(State):
         lost = total.expand(self.boxes, -1)[rows]
         lower[rows] = torch.fmax(lower[rows], found[0] - lost)
         upper[rows] = torch.fmin(upper[rows], found[1] + lost)
+
+    def optimised(self, last: Selection) -> Tensor:
+        """Rows on the output by tiles, with optimised slopes, less all that any rows could lose (B, S)."""
+        at = self.engine.output
+        sweep, like = self.tiled.sweep(at), self.intervals[self.engine.source].lower
+        if sweep is None:
+            return like.new_full((1, 1), -math.inf)
+        rows = last.dense(like, self.engine.graph[at].shape)
+        found = self.tiled.rows(sweep, rows, self.deadline, LAST * self.effort.rounds)
+        if not found.complete:
+            raise OutOfTime
+        return torch.where(found.low.isnan(), -math.inf, found.low - self.total[at].flatten(1))
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; biases are moved outward by what rounding does to forms of such terms."""

@@ -15,7 +15,7 @@ from graphs import Graph
 from graphs.ir import INPUT, Node
 from graphs.ops import OPS, Kind
 
-WINDOWS = ("conv", "avg_pool")  # average pooling is a convolution with equal weights, channel by channel
+MAPS = ("conv", "avg_pool", "conv_transpose", "gather")  # between maps; pooling is a convolution with equal weights
 Geometry = tuple[int, int, int]  # channels, height, width; a flat value is a map of one pixel
 
 
@@ -27,6 +27,17 @@ class StepKind(enum.IntEnum):
     RELAX = 2
     SHIFT = 3
     COPY = 4
+    TRANSPOSED = 5
+    GATHER = 6
+
+
+KINDS = {
+    "linear": StepKind.LINEAR,
+    "conv": StepKind.CONVOLUTION,
+    "avg_pool": StepKind.CONVOLUTION,
+    "conv_transpose": StepKind.TRANSPOSED,
+    "gather": StepKind.GATHER,
+}
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,15 @@ def _supported(graph: Graph, node: Node) -> bool:
         case "linear":
             rows, columns = graph.constants[node.params["weight"]].shape
             return node.size == rows and graph[node.inputs[0]].size == columns
-        case "conv":
+        case "conv" | "conv_transpose":
             plain = len(node.attrs["stride"]) <= 2 and node.attrs.get("groups", 1) == 1
             return plain and node.shape[0] == 1
         case "avg_pool":
             counts = node.attrs.get("count_include_pad", True) or not any(node.attrs["padding"])
             return len(node.attrs["stride"]) <= 2 and node.shape[0] == 1 and counts
+        case "gather":
+            along = node.attrs["axis"] >= 2 and len(node.shape) == len(shapes[0])
+            return along and len(node.shape) in (3, 4) and node.shape[0] == 1
         case "add" | "sub" | "shift" | "scale":
             return all(shape == node.shape for shape in shapes)
         case "reshape" | "neg" | "input":
@@ -124,12 +138,12 @@ def _geometries(graph: Graph, behind: Sequence[Node]) -> dict[str, Geometry] | N
         return name
 
     for node in behind:
-        if node.op not in ("linear", *WINDOWS, INPUT):
+        if node.op not in ("linear", *MAPS, INPUT):
             for source in node.inputs:
                 parent[find(source)] = find(node.name)
     maps: dict[str, set[Geometry]] = {}
     for node in behind:
-        if node.op in WINDOWS:
+        if node.op in MAPS:
             for name in (node.name, *node.inputs):
                 maps.setdefault(find(name), set()).add(_map(graph[name].shape))
     if any(len(found) > 1 for found in maps.values()):
@@ -186,9 +200,8 @@ class _Compiler:
     def visit(self, node: Node) -> None:
         source = self.slot_of[node.name]
         match node.op:
-            case "linear" | "conv" | "avg_pool":
-                kind = StepKind.LINEAR if node.op == "linear" else StepKind.CONVOLUTION
-                self.steps.append(Step(kind, source, self.slot(self.home(node.inputs[0])), node.name))
+            case op if op in KINDS:
+                self.steps.append(Step(KINDS[op], source, self.slot(self.home(node.inputs[0])), node.name))
             case "add" | "sub":
                 for name, sign in zip(node.inputs, (1, -1 if node.op == "sub" else 1), strict=True):
                     self.steps.append(Step(StepKind.COPY, source, self.slot(self.home(name)), node.name, sign))

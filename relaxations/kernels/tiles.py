@@ -38,7 +38,7 @@ class _Op(ctypes.Structure):
     _fields_ = [
         *((name, _I32) for name in ("kind", "source", "target", "rows", "columns")),
         *((name, _I32 * 2) for name in ("kernel", "stride", "padding", "dilation")),
-        *((name, _P) for name in ("weight", "bias")),
+        *((name, _P) for name in ("weight", "bias", "index")),
     ]
 
 
@@ -133,7 +133,7 @@ class TileSweep:
 
     def current(self) -> bool:
         """Whether the constants that had to be copied still have the values of their copies."""
-        return all(torch.equal(constant, copy) for constant, copy in self._copied)
+        return all(torch.equal(constant, copy.to(constant.dtype)) for constant, copy in self._copied)
 
     def units(self, relaxed: Mapping[str, Entries], tiles: Tiles, entry: Tensor, region: Region) -> Found:
         """Both bounds of unit rows, entries `entry` (E,) of the value, grouped in tiles."""
@@ -215,7 +215,9 @@ class TileSweep:
         weight, bias = params.get("weight"), params.get("bias")
         if node.op == "avg_pool":
             weight = _average(graph[node.inputs[0]].shape[1], node.attrs["kernel"])
-        if step.kind == StepKind.CONVOLUTION and weight is not None:
+        if node.op == "conv_transpose":  # as rows meet it: channels behind it, then those before it
+            weight = params["weight"].transpose(0, 1)
+        if step.kind in (StepKind.CONVOLUTION, StepKind.TRANSPOSED) and weight is not None:
             a = {"dilation": (1,) * (weight.dim() - 2), **node.attrs}
             made.kernel, made.stride, made.padding, made.dilation = (
                 (_I32 * 2)(*([fill] * (2 - len(pair))), *pair)
@@ -225,6 +227,9 @@ class TileSweep:
             weight = weight.flatten(2).permute(2, 0, 1)
         elif step.kind == StepKind.LINEAR and weight is not None:
             made.rows, made.columns = weight.shape
+        elif step.kind == StepKind.GATHER:
+            made.rows = int(node.attrs["axis"] == len(node.shape) - 1)
+            made.index = self._keep(params["index"].reshape(-1), torch.int32)
         elif step.kind == StepKind.SHIFT:
             bias = params["offset"].expand(node.shape)
         elif step.kind == StepKind.COPY:
@@ -235,12 +240,12 @@ class TileSweep:
         made.weight, made.bias = self._keep(weight), self._keep(bias)
         return made
 
-    def _keep(self, constant: Tensor | None) -> int | None:
+    def _keep(self, constant: Tensor | None, dtype: torch.dtype | None = None) -> int | None:
         """The address of a constant in the library's layout."""
         if constant is None:
             return None
         constant = constant.detach()
-        self._kept.append(constant.to(self.dtype).contiguous())
+        self._kept.append(constant.to(dtype or self.dtype).contiguous())
         if self._kept[-1].data_ptr() != constant.data_ptr():
             self._copied.append((constant, self._kept[-1]))
         return self._kept[-1].data_ptr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -60,6 +61,25 @@ def attention(seed: int, inputs: int, scale: float) -> Graph:
     return builder.build([builder.add("linear", [x], {"weight": torch.cat([last, -last])})])
 
 
+def pictures(seed: int) -> Graph:
+    """A transposed convolution and nearest up-sampling make a picture of three numbers, convolutions two outputs."""
+    generator, builder = torch.Generator().manual_seed(seed), GraphBuilder()
+
+    def drawn(*shape: int) -> dict[str, Tensor]:
+        return {"weight": (torch.randn(shape, generator=generator) / math.prod(shape[1:]) ** 0.5).float().double()}
+
+    x = builder.add("linear", [builder.input("x", (3,))], drawn(16, 3))
+    x = builder.add("relu", [builder.add("reshape", [x], {}, {"shape": (1, 4, 2, 2)})])
+    attrs = {"stride": (2, 2), "padding": (1, 1), "dilation": (1, 1)}
+    x = builder.add("conv_transpose", [x], drawn(4, 3, 4, 4), attrs | {"output_padding": (1, 0)})
+    for axis, size in ((2, 5), (3, 4)):
+        index = torch.arange(size).repeat_interleave(2)
+        x = builder.add("gather", [x], {"index": index}, {"axis": axis})
+    x = builder.add("conv", [builder.add("relu", [x])], drawn(2, 3, 3, 3), attrs)
+    x = builder.add("linear", [builder.add("reshape", [builder.add("relu", [x])], {}, {"shape": (40,)})], drawn(2, 40))
+    return builder.build([x])
+
+
 def below(graph: Graph, seed: int, radius: float) -> tuple[int, Tensor, Tensor]:
     """How many of the engine's own bounds are above values near a point; those that count rounding, and the values."""
     inputs = graph[graph.inputs[0]].size
@@ -90,7 +110,8 @@ def test_below_values_of_other_ops(op: str) -> None:
 
 def test_several_boxes_at_once() -> None:
     """Every box's bounds are below its own values, and hardly lower than what float64 finds."""
-    for graph in (network(1, 3, 3), network(2, 3, 20), attention(3, 3, 3.0), attention(4, 20, 3.0)):
+    graphs = (network(1, 3, 3), network(2, 3, 20), attention(3, 3, 3.0), attention(4, 20, 3.0), pictures(5))
+    for graph in graphs:
         size, graph = graph[graph.inputs[0]].size, graph.to(torch.float64)
         centre = torch.randn(5, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         radius = torch.tensor([0.0, 1e-3, 0.1, 0.3, 1.0], dtype=torch.float64)[:, None]

@@ -35,7 +35,7 @@ class Random:
     def graph(self, steps: int) -> Graph:
         """A graph of that many random steps; its output is the last value."""
         makers = (self.linear, self.conv, self.conv, self.pool, self.scalar, self.scalar, self.join, self.entrywise)
-        makers += (self.reshape,)
+        makers += (self.reshape, self.transposed, self.gathered)
         for _ in range(steps):
             made = self.draw.choice(makers)()
             if made is not None:
@@ -97,6 +97,34 @@ class Random:
         attrs = {"stride": stride, "padding": padding, "dilation": dilation}
         made = self.builder.add("conv", [source], params, attrs)
         return made if self.builder.nodes[made].size <= 400 else None
+
+    def transposed(self) -> str | None:
+        """A transposed convolution, of any stride, padding and dilation; nothing reaches some of its rows."""
+        source = self.as_map(self.pick(), self.draw.choice((1, 2, 2)))
+        _, channels, *space = self.shape(source)
+
+        def each(*choices: int) -> tuple[int, ...]:
+            return tuple(self.draw.choice(choices) for _ in space)
+
+        kernel, stride, padding, dilation = each(1, 2, 3, 4), each(1, 1, 2, 3), each(0, 0, 1, 2), each(1, 1, 2)
+        more = tuple(self.draw.randint(0, s - 1) for s in stride)
+        spans = zip(space, stride, padding, dilation, kernel, more, strict=True)
+        if any(s * (n - 1) - 2 * p + d * (k - 1) + 1 + m < 1 for n, s, p, d, k, m in spans):
+            return None
+        rows = self.draw.randint(1, 6)
+        params = {"weight": self.normal(channels, rows, *kernel, fan_in=channels * math.prod(kernel))}
+        if self.draw.random() < 0.7:
+            params["bias"] = self.normal(rows)
+        attrs = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": more}
+        made = self.builder.add("conv_transpose", [source], params, attrs)
+        return made if self.builder.nodes[made].size <= 400 else None
+
+    def gathered(self) -> str:
+        """Positions along an axis of a map, in any order, some more than once: nearest up-sampling is of the kind."""
+        source = self.as_map(self.pick(), self.draw.choice((1, 2, 2)))
+        axis = self.draw.randrange(2, len(self.shape(source)))
+        index = torch.randint(self.shape(source)[axis], (self.draw.randint(1, 6),), generator=self.generator)
+        return self.builder.add("gather", [source], {"index": index}, {"axis": axis})
 
     def pool(self) -> str | None:
         """Average pooling of a map, of any window, stride and padding that fit."""

@@ -43,26 +43,42 @@ inline int taps(int at, int padding, int dilation, int stride, int size, int fir
     return count;
 }
 
+// Input positions that an output position reads, inside the window [first, last).
+inline int reads(int at, int padding, int dilation, int stride, int size, int first, int last, Tap* found) {
+    int count = 0;
+    for (int i = 0; i < size; ++i) {
+        const int place = at * stride - padding + i * dilation;
+        if (place >= first && place < last) found[count++] = {i, place};
+    }
+    return count;
+}
+
+// Where the inputs of outputs [first, last) lie on an axis.
 inline void reach(int first, int last, int padding, int dilation, int stride, int size, int limit, int& low, int& high) {
     low = std::clamp(first * stride - padding, 0, limit);
     high = std::clamp((last - 1) * stride - padding + dilation * (size - 1) + 1, low, limit);
 }
 
-template <class F>
-void convolution(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias, Tap* scratch) {
-    Window window;
+// The same of a transposed convolution.
+inline void reach_back(int first, int last, int padding, int dilation, int stride, int size, int limit, int& low, int& high) {
+    high = std::min((last - 1 + padding) / stride + 1, limit);
+    low = std::min((std::max(first + padding - dilation * (size - 1), 0) + stride - 1) / stride, high);
+}
+
+// Rows through the kernel of a convolution: `find` says which positions of `from` a position of `to` meets.
+template <class F, class Find>
+void through_kernel(const Op<F>& op, const Rows<F>& from, Rows<F>& to, const Window& window, V<F>& bias, Tap* scratch,
+                    Find find) {
     const Window& w = from.window;
-    reach(w.top, w.bottom, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], to.height, window.top, window.bottom);
-    reach(w.left, w.right, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], to.width, window.left, window.right);
     const bool add = open(to, window);
     if (op.bias) bias += blocked<F>(from, [&](int k) { return from.at[k] * op.bias[from.channel[k]]; });
     const int64_t step = int64_t(op.rows) * op.columns;
     Tap *down = scratch, *across = scratch + op.kernel[0];
     for (int y = window.top; y < window.bottom; ++y) {
-        const int rows = taps(y, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], w.top, w.bottom, down);
+        const int rows = find(y, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], w.top, w.bottom, down);
         for (int x = window.left; x < window.right; ++x) {
             const int columns =
-                taps(x, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], w.left, w.right, across);
+                find(x, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], w.left, w.right, across);
             const int first = to.start[y * to.width + x], count = to.start[y * to.width + x + 1] - first;
             by_columns<F>(to.at + first, to.channel + first, count, add, [&](auto n, const int32_t* channels, V<F>* sum) {
                 for (int i = 0; i < rows; ++i)
@@ -76,6 +92,56 @@ void convolution(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias, 
             });
         }
     }
+}
+
+template <class F>
+void convolution(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias, Tap* scratch) {
+    Window window;
+    const Window& w = from.window;
+    reach(w.top, w.bottom, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], to.height, window.top, window.bottom);
+    reach(w.left, w.right, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], to.width, window.left, window.right);
+    through_kernel(op, from, to, window, bias, scratch, taps);
+}
+
+template <class F>
+void transposed(const Op<F>& op, const Rows<F>& from, Rows<F>& to, V<F>& bias, Tap* scratch) {
+    Window window;
+    const Window& w = from.window;
+    reach_back(w.top, w.bottom, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], to.height, window.top,
+               window.bottom);
+    reach_back(w.left, w.right, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], to.width, window.left,
+               window.right);
+    through_kernel(op, from, to, window, bias, scratch, reads);
+}
+
+// Calls use(k, j) for entries k of `out` and j of `in` of which the one is read from the other.
+template <class F, class Use>
+void gathered(const Op<F>& op, const Rows<F>& out, const Rows<F>& in, Use use) {
+    const Window& w = out.window;
+    for (int y = w.top; y < w.bottom; ++y)
+        for (int x = w.left; x < w.right; ++x) {
+            const int p = y * out.width + x, q = op.rows ? y * in.width + op.index[x] : op.index[y] * in.width + x;
+            int j = in.start[q];
+            const int end = in.start[q + 1];
+            for (int k = out.start[p]; k < out.start[p + 1]; ++k) {
+                while (j < end && in.channel[j] < out.channel[k]) ++j;
+                use(k, j < end && in.channel[j] == out.channel[k] ? j : -1);
+            }
+        }
+}
+
+template <class F>
+void gather(const Op<F>& op, const Rows<F>& from, Rows<F>& to) {
+    Window window = from.window;
+    int &first = op.rows ? window.left : window.top, &last = op.rows ? window.right : window.bottom;
+    if (first < last) {
+        const auto ends = std::minmax_element(op.index + first, op.index + last);
+        first = *ends.first, last = *ends.second + 1;
+    }
+    if (!open(to, window)) to.each([&](int j) { to.at[j] = V<F>{}; });
+    gathered(op, from, to, [&](int k, int j) {
+        if (j >= 0) to.at[j] += from.at[k];
+    });
 }
 
 // The same entries in another value, each times its factor where there are factors; what the target lacks is not needed.

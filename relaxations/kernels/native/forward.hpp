@@ -24,26 +24,16 @@ void linear_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add) 
     }
 }
 
-// Input positions that an output position reads, inside the window [first, last).
-inline int reads(int at, int padding, int dilation, int stride, int size, int first, int last, Tap* found) {
-    int count = 0;
-    for (int i = 0; i < size; ++i) {
-        const int place = at * stride - padding + i * dilation;
-        if (place >= first && place < last) found[count++] = {i, place};
-    }
-    return count;
-}
-
-template <class F>
-void convolution_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add, Tap* scratch) {
+template <class F, class Find>
+void through_kernel_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add, Tap* scratch, Find find) {
     const int64_t step = int64_t(op.rows) * op.columns;
     const Window& w = in.window;
     Tap *down = scratch, *across = scratch + op.kernel[0];
     for (int y = out.window.top; y < out.window.bottom; ++y) {
-        const int rows = reads(y, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], w.top, w.bottom, down);
+        const int rows = find(y, op.padding[0], op.dilation[0], op.stride[0], op.kernel[0], w.top, w.bottom, down);
         for (int x = out.window.left; x < out.window.right; ++x) {
             const int columns =
-                reads(x, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], w.left, w.right, across);
+                find(x, op.padding[1], op.dilation[1], op.stride[1], op.kernel[1], w.left, w.right, across);
             const int first = out.start[y * out.width + x], count = out.start[y * out.width + x + 1] - first;
             by_columns<F>(out.at + first, out.channel + first, count, add, [&](auto n, const int32_t* channels, V<F>* sum) {
                 if (op.bias)
@@ -59,6 +49,14 @@ void convolution_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool 
             });
         }
     }
+}
+
+template <class F>
+void gather_forward(const Op<F>& op, const Rows<F>& in, Rows<F>& out, bool add) {
+    gathered(op, out, in, [&](int k, int j) {
+        const V<F> value = j < 0 ? V<F>{} : in.at[j];
+        out.at[k] = add ? out.at[k] + value : value;
+    });
 }
 
 template <class F>

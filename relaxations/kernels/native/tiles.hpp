@@ -43,17 +43,18 @@ struct Slot {
     int64_t kept;    // of its values, and for the value of a scalar op then of what `Slopes` holds, each as many as entries
 };
 
-enum Kind : int32_t { LINEAR, CONVOLUTION, RELAX, SHIFT, COPY };
+enum Kind : int32_t { LINEAR, CONVOLUTION, RELAX, SHIFT, COPY, TRANSPOSED, GATHER };
 
 // One step towards the input: rows on value `from` become rows on value `to` (RELAX and SHIFT stay where they are).
-// Weights: (rows, columns) of a linear map; (kernel, kernel, rows, columns) of a convolution; a factor for each entry of
-// COPY, or null. Bias: for each row of the weights, or for each entry of SHIFT; null for none.
+// Weights: (rows, columns) of a linear map; (kernel, kernel, rows, columns) of a convolution or a transposed one; a factor for
+// each entry of COPY, or null. Index: where GATHER reads, for each position on the axis `rows` of a map. Bias: for each row of the weights, or for each entry of SHIFT; null for none.
 template <class F>
 struct Op {
     int32_t kind, from, to;
     int32_t rows, columns;
     int32_t kernel[2], stride[2], padding[2], dilation[2];
     const F *weight, *bias;
+    const int32_t* index;
 };
 
 // Tiles t: rows first[t] to first[t + 1] of box[t]. `entries` are flat positions of unit rows; or `given` are rows

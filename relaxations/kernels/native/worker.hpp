@@ -123,6 +123,8 @@ class Worker {
         switch (op.kind) {
             case LINEAR: return linear<F>(op, from, rows[op.to], bias);
             case CONVOLUTION: return convolution<F>(op, from, rows[op.to], bias, scratch.data());
+            case TRANSPOSED: return transposed<F>(op, from, rows[op.to], bias, scratch.data());
+            case GATHER: return gather<F>(op, from, rows[op.to]);
             case SHIFT: return shift<F>(op, from, bias);
             case COPY: return copy<F>(from, rows[op.to], op.weight);
             case RELAX: return relax_at(op.from, bias, round);
@@ -186,7 +188,11 @@ class Worker {
         if (op.kind == LINEAR)
             linear_forward<F>(op, in, out, out.filled);
         else if (op.kind == CONVOLUTION)
-            convolution_forward<F>(op, in, out, out.filled, scratch.data());
+            through_kernel_forward<F>(op, in, out, out.filled, scratch.data(), reads);
+        else if (op.kind == TRANSPOSED)
+            through_kernel_forward<F>(op, in, out, out.filled, scratch.data(), taps);
+        else if (op.kind == GATHER)
+            gather_forward<F>(op, in, out, out.filled);
         else
             copy_forward<F>(in, out, op.weight, out.filled);
         out.filled = true;
