@@ -1,0 +1,116 @@
+"""A whole search never leaves a known violation out, and says HOLDS where it comes to an end and none is there.
+
+Networks are small and the searches' constants extreme, so that each mechanism is come to within a few steps; every row
+says which ones it reaches, so that the law cannot become empty. `tests/adversarial/searches.py` draws more of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from relaxations.kernels.library import available
+from tests.adversarial.searches import NETWORKS, SETTINGS, Trial, question, wrong
+from verif import Verdict
+
+pytestmark = pytest.mark.skipif(not available(torch.float64), reason="the native library is not built")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question with violations of `share` of the spread of values, how it is asked, and what the search comes to."""
+
+    network: str
+    form: str
+    trial: Trial
+    reached: tuple[str, ...]
+    share: float = 0.05
+    seed: int = 1
+    radius: float = 0.3
+
+    def __str__(self) -> str:
+        return f"{self.network}, {self.form}, {self.trial.strategy}, {', '.join(self.reached)}"
+
+
+def asked(strategy: str = "signs", settings: str = "usual", steps: int = 25, **more: object) -> Trial:
+    return Trial(strategy, SETTINGS[settings], steps=steps, **more)
+
+
+ROWS = [
+    Row("wide", "any", asked(), ("several rows", "refuted")),
+    Row("wide", "any", asked(settings="whole subtrees"), ("whole box below signs", "signs known", "signs 3")),
+    Row("wide", "one", asked(settings="cut subtrees"), ("cut box", "signs 3"), seed=2),
+    Row("maps", "any", asked(settings="whole subtrees", rough=True), ("signs known", "float64 has doubts")),
+    Row("maps", "one", asked(settings="cut subtrees", rough=True), ("cut box", "float64 has doubts"), seed=2),
+    Row("dense", "one", asked("auto", "near", 8), ("near", "cut box", "signs 8")),
+    Row("maps", "one", asked(settings="two levels", steps=40), ("given up", "signs 2"), seed=2),
+    Row("windows", "one", asked("auto", "full store", 40), ("store is full", "last rounds"), seed=2),
+    Row("windows", "any", asked("random", "cut subtrees", 40), ("signs at random", "given up")),
+    Row("wide", "any", asked("signs", steps=8, halvings=2), ("below signs", "signs of parts")),
+    Row("maps", "one", asked(settings="tight", steps=18), ("tightened", "begun again", "front"), seed=2),
+    Row("windows", "any", asked(settings="tight", rough=True, steps=18), ("tightened", "begun again", "front")),
+    Row("windows", "one", asked(settings="tight, of subtrees", steps=30), ("tightened", "front", "signs 1")),
+    Row("maps", "any", asked(settings="near", steps=4), ("hulls", "near"), 0.002, 2, 0.1),
+    Row("few", "all", asked("auto", "few boxes", 40), ("smallest first", "clipped away", "rows combined"), 0.002, 2),
+    Row("few", "all", asked("boxes", rough=True), ("denied", "clipped away", "signs inherited"), 0.002, 2),
+    Row("few", "any", asked("random", halvings=2), ("boxes", "signs inherited"), 0.002, 2),
+    Row("few", "regions", asked("boxes"), ("boxes", "clipped"), 0.002),
+    Row("tanh", "one", asked("values", steps=3), ("halves",), 0.002),
+    Row("choices", "one", asked("auto", steps=4), ("comparisons",), 0.002, 2),
+    Row("products", "all", asked("values", "full store", 12), ("empty halves",), 0.002, 2),
+    Row("maxima", "any", asked("random", "full store", 8, rough=True), ("values at random",), 0.002),
+    Row("small", "any", asked("exact", rough=True), ("exact signs",), 0.002, 2),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_no_known_violation_is_left_out(row: Row) -> None:
+    question_ = question(NETWORKS[row.network](row.seed), row.form, row.share, row.seed, row.radius)
+    met = set()
+    for found, watch in row.trial.answers(question_):
+        assert not wrong(question_, found, watch)
+        assert watch.looks > 0
+        met |= {what for what, count in watch.met.items() if count}
+    assert met >= set(row.reached)
+
+
+SHORT = [
+    ("maps", "one", "cut subtrees", "signs", (100, 180, 260)),
+    ("windows", "any", "whole subtrees", "random", (140, 220, 300)),
+    ("windows", "one", "tight", "signs", (60, 220)),
+    ("few", "all", "usual", "boxes", (30, 100)),
+    ("maxima", "any", "usual", "values", (60, 140)),
+    ("small", "any", "usual", "exact", (60, 100)),
+]
+
+
+@pytest.mark.parametrize(("network", "form", "settings", "strategy", "times"), SHORT)
+def test_what_there_is_no_time_for_is_open(
+    network: str, form: str, settings: str, strategy: str, times: tuple[int, ...]
+) -> None:
+    """The clock moves on by a tick when anything looks at it, so that the time is over at any place."""
+    question_, looks = question(NETWORKS[network](2), form, 0.05, 2), 0
+    for ticks in times:
+        ((found, watch),) = asked(strategy, settings, 10**9, seconds=ticks * 1e-3).answers(question_)
+        assert not wrong(question_, found, watch)
+        looks += watch.looks
+    assert looks > 0
+
+
+HOLDING = [
+    Row("dense", "one", asked(settings="whole subtrees"), ("whole box below signs",)),
+    Row("windows", "any", asked("auto", "cut subtrees"), ("cut box",), seed=2),
+    Row("few", "any", asked("auto"), ("signs inherited",), seed=2),
+    Row("products", "one", asked("auto"), ("halves",)),
+]
+
+
+@pytest.mark.parametrize("row", HOLDING, ids=str)
+def test_what_holds_is_found_to_hold(row: Row) -> None:
+    question_ = question(NETWORKS[row.network](row.seed), row.form, -0.3, row.seed)
+    ((found, watch),) = row.trial.answers(question_)
+    assert not wrong(question_, found, watch)
+    assert found.verdict is Verdict.HOLDS
+    assert {what for what, count in watch.met.items() if count} >= set(row.reached)
