@@ -22,6 +22,9 @@ def main() -> None:
     """
     import signal
 
+    from cli.later import postpone
+
+    postpone()
     # Idle OpenMP threads soon sleep: for long, they take the processors from whatever else runs (20 times slower), and
     # at once, each of the many small operations waits until they are awake (1.5 times slower; both measured).
     if "OMP_WAIT_POLICY" not in os.environ:

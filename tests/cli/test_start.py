@@ -72,6 +72,37 @@ def test_transposes_that_are_not_written_by_hand_need_no_compiler() -> None:
     assert done.stdout.strip() == "False"
 
 
+LATER = """
+import sys
+from cli.later import postpone
+postpone()
+import torch
+from verif import compile
+assert torch.rand(3, generator=torch.Generator().manual_seed(0)).shape == (3,)
+assert "torch._decomp" not in sys.modules and "torch.export" in sys.modules
+module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.GELU())
+compiled = compile(module, torch.zeros(1, 2))
+assert "torch._decomp" in sys.modules and torch.export.Dim is not None
+assert torch.empty(2, 3, device="meta").cumsum(0).shape == (2, 3)
+print(compiled.graph()(torch.zeros(1, 2))[0].shape)
+"""
+
+
+def test_the_command_itself_leaves_them_out() -> None:
+    """`main` ends the process, so that what it printed is all there is; `-v` tells what was imported."""
+    code = "import sys; sys.argv[0] = 'verify'; from cli.main import main; main()"
+    line = [sys.executable, "-v", "-c", code, *HOLDS]
+    done = subprocess.run(line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("HOLDS") and "import 'torch.functional'" in done.stderr
+    assert "import 'torch._decomp'" not in done.stderr
+
+
+def test_what_torch_traces_modules_with_is_loaded_when_it_is_needed() -> None:
+    line = [sys.executable, "-c", LATER]
+    done = subprocess.run(line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "torch.Size([1, 3])"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
