@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from relaxations import Interval
 from verif.bounds import Pass
+from verif.bounds.entries import meet
 from verif.bounds.part import Limits, readers
 from verif.cases import Cases
 from verif.fronts import Front
@@ -32,11 +33,18 @@ MOST = 1 << 28  # bytes that the rows of one value take
 
 @dataclass
 class RefinedSearch:
-    """`search` over one box, whose cases are lost when it begins again; done (sub-problems) counts all of them."""
+    """`search` over one box, whose cases are lost when it begins again; done (sub-problems) counts all of them.
+
+    What is still to be shown of values is kept in `fronts` and goes on where it was, so that a slow machine needs more
+    slices but does nothing twice. `lacking` is what the root of the search lacks, `left` what one by all that is known
+    does.
+    """
 
     search: SignSearch
     steps: Iterator[None] = field(init=False)
+    fronts: dict[str, Front] = field(default_factory=dict, init=False)
     lacking: float = field(default=math.nan, init=False)
+    left: float = field(default=math.nan, init=False)
     before: int = field(default=0, init=False)
     started: float = field(default_factory=time.monotonic, init=False)
     points: Tensor = field(init=False)
@@ -77,10 +85,15 @@ class RefinedSearch:
             if not self._goes_on():
                 break
             begun = time.monotonic()
-            front = self._asked(name)
-            if front is None:
+            front = self.fronts.get(name) or self._asked(name)
+            if front is None or front.finished:
                 yield from self._plain((time.monotonic() - begun) / ASKING)
-            elif not (yield from self._tightened(front)):
+                continue
+            self.fronts[name] = front
+            yield from self._tightened(front)
+            if self.left <= (1 - WON) * self.lacking:
+                self._begin(name)
+            if not front.finished:
                 yield from self._plain(self.elapsed)
         yield from self._plain(math.inf)
 
@@ -121,36 +134,34 @@ class RefinedSearch:
         if not 0 < rows * held.lower.numel() * ROW_BYTES <= min(MOST, search.store_bytes):
             return None
         if math.isnan(self.lacking):
-            self.lacking = self._lacks(self._root(search.ranges))
+            self.lacking = self.left = self._lacks(self._root(search.ranges))
         front = Front.of(search, name)
         best = self._lacks(self._root({**search.ranges, name: front.best}))
-        return front if best <= (1 - PROMISE) * self.lacking else None
+        return front if best <= (1 - PROMISE) * self.left else None
 
-    def _tightened(self, front: Front) -> Generator[None, None, bool]:
-        """Tighten a value as long as that goes fast, and begin again if it won enough; whether all was shown that was
-        to be.
-        """
+    def _tightened(self, front: Front) -> Iterator[None]:
+        """Tighten a value as long as that goes fast, and see what it won."""
         self.points = self.points[:0]
-        yield from front.run(0)
+        done = front.work.done
+        if front.work.sweeps is None:
+            yield from front.run(0)
         left, share = math.inf, TRIAL
         while not front.finished and self._goes_on() and front.left <= LESS * left:
             left = front.left
             yield from front.run(max(LEAST, share * self.elapsed))
             share = SLICE
-        self.before += front.work.done
-        found = self._root({**self.search.ranges, front.name: front.found})
-        ranges = {name: found.intervals[name] for name in self.search.ranges}
-        lacked, self.lacking = self.lacking, self._lacks(found)
-        if self.lacking > (1 - WON) * lacked:
-            self.search.ranges = ranges  # for roots of subtrees to come
-            return False
-        self._begin(ranges)
-        return front.finished
+        self.before += front.work.done - done
+        known = meet(front.found, *self.search.ranges[front.name])
+        found = self._root({**self.search.ranges, front.name: known})
+        self.search.ranges = {name: found.intervals[name] for name in self.search.ranges}
+        self.left = self._lacks(found)
 
-    def _begin(self, ranges: dict[str, Interval]) -> None:
-        """The search from a root with such intervals."""
-        search = replace(self.search.fresh(), ranges=ranges)
+    def _begin(self, name: str) -> None:
+        """The search from a root with all that is known of intervals, after one was tightened."""
+        search = replace(self.search.fresh(), ranges=self.search.ranges)
         steps = search.run()
         next(steps, None)  # until its root is there nothing is proved, and the old search is the open one
         self.before += self.search.done
-        self.search, self.steps = search, steps
+        self.search, self.steps, self.lacking = search, steps, self.left
+        for behind in readers(search.engine.graph, [name]).intersection(self.fronts) - {name}:
+            del self.fronts[behind]  # it has a better start now

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from graphs import Graph, GraphBuilder
-from relaxations import Interval
 from relaxations.kernels.library import available
 from relaxations.sets import Box
 from verif.bounds import Engine
@@ -104,11 +103,11 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         monkeypatch.setattr(f"verif.refined.{name}", value)
     begin = RefinedSearch._begin
 
-    def again(search: RefinedSearch, ranges: dict[str, Interval]) -> None:
+    def again(search: RefinedSearch, name: str) -> None:
         lacking.append(search.lacking)
         if len(lacking) % 3 == 0:
             monkeypatch.setattr(search, "_asked", lambda name: None)
-        begin(search, ranges)
+        begin(search, name)
 
     monkeypatch.setattr(RefinedSearch, "_begin", again)
     return lacking
@@ -134,6 +133,27 @@ def test_it_proves_what_is_true_and_nothing_else(seed: int, eager: list[float]) 
         for _ in false.run():
             assert false.points.shape[1] == 30
     assert len(false.open) or false.unresolved
+
+
+def test_a_value_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LESS": 1e-9, "LEAST": 0.0, "TRIAL": 0.0, "SLICE": 0.0}.items():
+        monkeypatch.setattr(f"verif.refined.{name}", value)
+    graph = _dense(0)
+    search = RefinedSearch(_search(graph, _box(graph, 0.3), 1e9, 60.0))
+    next(search.run())
+    search.lacking = search.left = 1e9
+    front = Front.of(search.search, "linear.2")
+    done, wide = [], []
+    while not front.finished:
+        for _ in search._tightened(front):
+            pass
+        done.append(front.work.done)
+        wide.append(float(search.search.ranges["linear.2"].width.sum()))
+    assert len(done) > 3
+    assert done == sorted(set(done))
+    assert wide == sorted(wide, reverse=True)
+    assert wide[-1] < wide[0]
+    assert search.before == done[-1]
 
 
 def test_what_is_put_aside_is_open() -> None:
