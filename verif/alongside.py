@@ -16,10 +16,12 @@ from torch import Tensor
 from relaxations.sets import Box
 from verif.bab import Search
 from verif.bounds.engine import OutOfTime
+from verif.bounds.entries import open_kinks
 from verif.domains import Domains
 
 AFTER = 2.0  # seconds of the other search before the first turn, about what it takes to load the solvers
 MOST_REGIONS = 64
+MANY = 240  # undecided kinks after the first bounds, from which more rounds would not leave few enough
 
 
 @dataclass
@@ -56,20 +58,23 @@ class Alongside:
 
     def _run(self) -> Iterator[Tensor]:
         """All steps of the exact search, where it is worth its start."""
+        if self.search.kinks > MANY and not self.alone:
+            return
         from verif.exact.kinks import supported
 
         search, box = self.search, Box(self.regions.lower.double(), self.regions.upper.double())
         if search.query.property.center is not None or not supported(search.exact.graph) or len(box) > MOST_REGIONS:
             self.why = "the exact search takes networks of affine and piecewise-linear ops, and boxes"
             return
-        from verif.exact import ExactSearch, open_kinks
+        from verif.exact import ExactSearch
         from verif.exact.search import MOST_OPEN, ROOT
 
         kinks = 0
         try:
             for index in range(len(box)):
                 one = Box(box.lower[index : index + 1], box.upper[index : index + 1])
-                kinks += open_kinks(search.exact.graph, search.exact.bound(one, rounds=ROOT, deadline=search.deadline))
+                found = search.exact.bound(one, rounds=ROOT, deadline=search.deadline)
+                kinks += open_kinks(search.exact.graph, found.intervals)
         except OutOfTime:
             return
         if kinks > MOST_OPEN and not self.alone:

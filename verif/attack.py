@@ -115,9 +115,9 @@ class Pace:
             attacker.gap(points, region)
         return cls(len(points) / COST / max(time.monotonic() - begun, 1e-6))
 
-    def starts(self, steps: int, seconds: float) -> int:
-        """How many points can make so many steps in about that time, within limits."""
-        return min(max(int(self.speed * seconds / steps), LEAST), MOST)
+    def starts(self, steps: int, seconds: float, inputs: int) -> int:
+        """How many points can make so many steps in about that time, within limits; few inputs have few valleys."""
+        return min(max(int(self.speed * seconds / steps), min(LEAST, 2 * inputs)), MOST)
 
 
 def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker, Budget
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.bounds.chains import ChainPass, rounds_at
+from verif.bounds.entries import open_kinks
 from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
@@ -59,6 +60,7 @@ class Search:
     proved: float = 0.0
     lower_bound: float = math.inf
     widths: tuple[tuple[str, float], ...] = ()
+    kinks: int = 0
     started: float = field(default_factory=time.monotonic)
     threads: int = field(default_factory=torch.get_num_threads)
 
@@ -79,7 +81,7 @@ class Search:
             size = len(batch)
             self.share_work(size)
             gaps, result, survivors, atoms = self.bound(batch)
-            self.widths = self.widths or result.widths
+            self.note(result)
             if len(survivors):
                 yield from self.candidates(survivors, result, atoms)
                 other = self.alone(survivors, gaps, atoms)
@@ -92,9 +94,14 @@ class Search:
         """Bound the regions once: what that refutes is done with."""
         batch = self.domains.pop(min(self.batch, self.ration.boxes))
         _, result, survivors, _ = self.bound(batch)
-        self.widths = self.widths or result.widths
+        self.note(result)
         self.done -= len(survivors)
         self.domains.push(survivors)  # they are bounded again
+
+    def note(self, result: Pass) -> None:
+        """What the first pass of all said about values inside the network."""
+        if not self.widths:
+            self.widths, self.kinks = result.widths, open_kinks(self.engine.graph, result.intervals)
 
     def share_work(self, size: int) -> None:
         """Use one thread for `size` boxes or points of a small network, all of them for more."""

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from relaxations import Interval
+from graphs import Graph
+from graphs.ir import INPUT
+from graphs.ops import OPS, Kind
+from relaxations import RULES, Call, Interval
+
+
+def open_kinks(graph: Graph, intervals: Mapping[str, Interval]) -> int:
+    """Entries in front of nonlinear ops whose side the intervals of a pass leave open, in all boxes together."""
+    count = 0
+    for node in graph:
+        if node.op != INPUT and OPS[node.op].kind is not Kind.AFFINE:
+            masks = RULES[node.op].undecided(Call.of(graph, node), [intervals[name] for name in node.inputs])
+            count += sum(int(mask.sum()) for mask in masks if mask is not None)
+    return count
 
 
 def by_pixel(mask: Tensor, channels: int) -> tuple[Tensor, Tensor]:

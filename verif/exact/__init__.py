@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from verif.exact.kinks import program as program, supported as supported
 from verif.exact.oracle import minimum as minimum
-from verif.exact.search import ExactSearch as ExactSearch, open_kinks as open_kinks, worthwhile as worthwhile
+from verif.exact.search import ExactSearch as ExactSearch, worthwhile as worthwhile
 from verif.exact.tighten import harm as harm, known as known, tighten as tighten
 from verif.exact.tree import Atoms as Atoms, Tree as Tree

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from graphs import Graph
-from graphs.ir import INPUT
-from graphs.ops import OPS, Kind
-from relaxations import RULES, Call
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
 from verif.bounds.engine import OutOfTime
+from verif.bounds.entries import open_kinks
 from verif.clauses import ClauseTable
 from verif.exact.kinks import program, supported
 from verif.exact.tree import Atoms, Tree
@@ -30,20 +28,9 @@ MOST_OPEN = 60  # undecided kinks up to which a search is worth its start (measu
 MOST_CONJUNCTIONS = 10_000  # of one region
 
 
-def open_kinks(graph: Graph, found: Pass) -> int:
-    """Entries in front of kinks whose side a pass over one box leaves open."""
-    count = 0
-    for node in graph:
-        if node.op != INPUT and OPS[node.op].kind is not Kind.AFFINE:
-            inputs = [found.intervals[name] for name in node.inputs]
-            masks = RULES[node.op].undecided(Call.of(graph, node), inputs)
-            count += sum(int(mask.sum()) for mask in masks if mask is not None)
-    return count
-
-
 def worthwhile(graph: Graph, found: Pass, most: int = MOST_OPEN) -> bool:
     """Whether the search is likely to end soon: only affine and piecewise-linear ops, and few undecided kinks."""
-    return supported(graph) and open_kinks(graph, found) <= most
+    return supported(graph) and open_kinks(graph, found.intervals) <= most
 
 
 @dataclass
