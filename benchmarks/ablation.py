@@ -32,7 +32,6 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import verif  # noqa: E402
-from relaxations.cut_boxes import CutBox  # noqa: E402
 from relaxations.kernels import build, library  # noqa: E402
 from relaxations.kernels.entries import Entries  # noqa: E402
 from verif.alongside import AFTER  # noqa: E402
@@ -147,11 +146,6 @@ def unclipped(self: Any, domains: Any, result: Any) -> tuple[Any, Tensor]:
     return domains, torch.ones(len(domains), dtype=torch.bool)
 
 
-def no_lines(self: CutBox, rows: Tensor, bias: Tensor) -> Tensor:
-    """Bounds that know nothing of where the output may violate the property."""
-    return torch.full_like(bias, -torch.inf)
-
-
 NONE = "none taken out"
 LEVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     NONE: lambda: patched({}),
@@ -163,8 +157,6 @@ LEVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         {"verif.signs.SignSearch._best": first_candidate(SignSearch._best), "verif.values.CANDIDATES": 1}
     ),
     "falsifier first": lambda: patch.object(Run, "_attack", later_attack(Run._attack)),
-    "roots of hard subtrees": lambda: patched({"verif.signs.MANY": 1 << 60}),
-    "lines of roots": lambda: patch.object(CutBox, "least", no_lines),
     "tightened intervals": lambda: patched({"verif.refined.RefinedSearch._values": lambda self: []}),
     "hulls of patches": lambda: patched({"verif.hulls.first_relu": lambda graph: None}),
 }
@@ -174,8 +166,6 @@ REACH: dict[str, Callable[[Row], bool]] = {
     "clipping": lambda row: row.family in {"acasxu", "reach_prob_density", "tllverifybench"},
     "exact solver": lambda row: row.seconds > AFTER,
     "trial bounds": lambda row: row.family in {*SIGNS, "vit"},
-    "roots of hard subtrees": lambda row: row.family in SIGNS,
-    "lines of roots": lambda row: row.family in SIGNS,
     "tightened intervals": lambda row: row.family in SIGNS,
     "hulls of patches": lambda row: row.family == "verivital",
 }

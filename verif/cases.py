@@ -5,7 +5,7 @@ Shape letters: N cases, S rows, D signs of the deepest case, K lines that may be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from relaxations.kernels.cases import Chosen, Decided, Signs
 
 @dataclass
 class Cases:
-    """N cases: row (N,), bound (N,) of the parent, their signs: slot, entry, active (N, D), -1 for none, and the number
-    of the subtree that each belongs to: group (N,), -1 for none.
+    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for
+    none.
 
     Optimisation goes on where the parent's ended, with its choices of lines (N, K) and multipliers (N, D).
     """
@@ -28,17 +28,14 @@ class Cases:
     entry: Tensor
     active: Tensor
     multiplier: Tensor
-    group: Tensor
 
     @classmethod
     def of_rows(cls, bound: Tensor, choices: int) -> Cases:
         """One case without signs for each row (S,)."""
         count = len(bound)
         lines, none = torch.zeros(count, choices, dtype=torch.uint8), torch.zeros(count, 0, dtype=torch.int16)
-        ones = torch.ones(count, dtype=torch.int64)
-        return cls(
-            torch.arange(count), bound, lines, none, none.int(), none.to(torch.int8), torch.zeros(count, 0), -ones
-        )
+        signs = none, none.int(), none.to(torch.int8), torch.zeros(count, 0)
+        return cls(torch.arange(count), bound, lines, *signs)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -112,31 +109,3 @@ class Cases:
     def none(cls) -> Cases:
         """No case."""
         return cls.of_rows(torch.empty(0, dtype=torch.float64), 0)
-
-
-@dataclass
-class Groups:
-    """Subtrees of a search: the case that each begins with, and how many of its cases were bounded."""
-
-    bases: list[Cases] = field(default_factory=list)
-    work: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-
-    def follow(self, batch: Cases, open_: Cases, most: int, depth: int) -> tuple[Cases, Cases]:
-        """Count a batch that was bounded, number new subtrees among the open cases (those with `depth` signs), and take
-        out subtrees with more than `most` cases: the open cases that stay, and the bases of what was taken out.
-        """
-        self.work += torch.bincount(batch.group[batch.group >= 0], minlength=len(self.work))
-        new = ((open_.group < 0) & (open_.depth >= depth)).nonzero()[:, 0]
-        open_.group[new] = torch.arange(len(self.work), len(self.work) + len(new))
-        self.bases += [open_.where(new[at : at + 1]) for at in range(len(new))]  # split() makes one of none
-        self.work = torch.cat([self.work, torch.zeros(len(new), dtype=torch.int64)])
-        late = (self.work > most).nonzero()[:, 0]
-        if not len(late):
-            return open_, Cases.none()
-        self.work[late] = -(1 << 40)  # never again
-        gone = torch.isin(open_.group, late)
-        there = late[torch.isin(late, open_.group[gone])].tolist()
-        taken = Cases.none()
-        for number in there:
-            taken = taken.joined(self.bases[number]) if len(taken) else self.bases[number]
-        return open_.where(~gone), taken

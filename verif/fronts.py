@@ -17,10 +17,8 @@ from torch import Tensor
 from graphs import Graph
 from graphs.passes.dead import drop_dead
 from relaxations import Interval
-from relaxations.kernels.cases import Decided
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass
-from verif.cases import Cases
 from verif.signs import LARGEST_BATCH, SignSearch
 
 STEPS = 20  # of descents towards the ends of a value
@@ -28,26 +26,14 @@ SHORT = 0.2  # of the way from what descents reach to the known end, that is lef
 
 
 class FrontSearch(SignSearch):
-    """The search over rows of values inside a network: cases stay where they are until they are refuted."""
-
-    def _part(self, batch: Cases) -> None:
-        """No subtree gets a root of its own."""
-
-    def _near(self, cases: Cases, found: Decided) -> Tensor:
-        return torch.zeros(len(cases), dtype=torch.bool)
+    """The search over rows of values inside a network: what is left of them has a bound."""
 
     def _by_hulls(self, result: Pass) -> None:
         """Not for rows of which there are many."""
 
-    def _subtrees(self, sweeps: object) -> Iterator[None]:
-        yield from ()
-
-    def _give_up(self, cases: Cases) -> None:
-        self.hard = self.hard.joined(cases)
-
     def lows(self) -> Tensor:
         """Lower bounds (S,) of the rows, at most their limits."""
-        low, left = self.limit.clone(), self.open.joined(self.hard)
+        low, left = self.limit.clone(), self.open.joined(self.stuck)
         if self.sweeps is None:
             return torch.full_like(low, -torch.inf)
         for index in torch.arange(len(left)).split(LARGEST_BATCH):

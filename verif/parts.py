@@ -47,7 +47,8 @@ def _inputs(query: Query, scores: torch.Tensor, count: int) -> list[Split]:
 
 def _neurons(search: SignSearch, count: int, deadline: float) -> list[Split]:
     """The next signs of the lowest case that has so many more, or of the deepest there is when time is up."""
-    chosen, wanted = Cases.none(), search.depth + count
+    known = 0 if search.base is None else int(search.base.depth[0])
+    chosen, wanted = Cases.none(), known + count
     for _ in search.run():
         if len(search.open):
             deep = search.open.where(search.open.depth >= min(wanted, int(search.open.depth.max())))
@@ -57,5 +58,5 @@ def _neurons(search: SignSearch, count: int, deadline: float) -> list[Split]:
     sweep = search.engine.tiles.sweep(search.engine.output, search.box.lower)
     if sweep is None or not len(chosen):
         return []
-    pairs = list(zip(chosen.slot[0].tolist(), chosen.entry[0].tolist(), strict=True))[search.depth : wanted]
+    pairs = list(zip(chosen.slot[0].tolist(), chosen.entry[0].tolist(), strict=True))[known:wanted]
     return [Split(str(sweep.program.slots[slot].scalar), entry, 0.0, __version__) for slot, entry in pairs if slot >= 0]

@@ -10,14 +10,14 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from relaxations import Interval
 from verif.bounds import Pass
 from verif.bounds.entries import meet
-from verif.bounds.part import Limits, readers
+from verif.bounds.part import readers
 from verif.cases import Cases
 from verif.fronts import Front
 from verif.signs import ROOT, SignSearch
@@ -64,8 +64,8 @@ class RefinedSearch:
 
     @property
     def open(self) -> Cases:
-        """The open cases, those too that were put aside."""
-        return self.search.open.joined(self.search.hard)
+        """The open cases."""
+        return self.search.open
 
     @property
     def lowest(self) -> float:
@@ -119,9 +119,7 @@ class RefinedSearch:
     def _root(self, ranges: Mapping[str, Interval]) -> Pass:
         """All rows with such intervals."""
         search = self.search
-        return search.engine.bound(
-            search.box, search.rows, rounds=ROOT, deadline=search.deadline, within=Limits(ranges)
-        )
+        return search.engine.bound(search.box, search.rows, rounds=ROOT, deadline=search.deadline, within=ranges)
 
     def _lacks(self, found: Pass) -> float:
         """How far the rows of a root are below their limits, in all."""
@@ -158,7 +156,7 @@ class RefinedSearch:
 
     def _begin(self, name: str) -> None:
         """The search from a root with all that is known of intervals, after one was tightened."""
-        search = replace(self.search.fresh(), ranges=self.search.ranges)
+        search = self.search.fresh()
         steps = search.run()
         next(steps, None)  # until its root is there nothing is proved, and the old search is the open one
         self.before += self.search.done

@@ -2,8 +2,7 @@
 
 Every case is one row (an atom of a clause) with signs that some neurons have; the bounds of all other values are those
 of the root. Cases are bounded many at a time, each with its own slopes and multipliers (Wang et al. 2021), in float32;
-what that refutes counts only when the same slopes and multipliers do so in float64. A subtree that turns out hard is
-searched by itself: its signs tighten the bounds of everything behind them, and it starts again from these.
+what that refutes counts only when the same slopes and multipliers do so in float64.
 Shape letters: N cases, S rows, D signs of the deepest case, n inputs.
 """
 
@@ -19,13 +18,10 @@ import torch
 from torch import Tensor
 
 from relaxations import Interval
-from relaxations.cut_boxes import CutBox
 from relaxations.kernels.cases import CaseSweep, Decided, Pace, Signs
 from relaxations.sets import Box
 from verif.bounds import Engine, Pass, Rounds
-from verif.bounds.engine import OutOfTime
-from verif.bounds.part import Limits, readers
-from verif.cases import Cases, Groups
+from verif.cases import Cases
 from verif.hulls import Asked, lower_bounds
 from verif.rounding import of_terms
 
@@ -39,14 +35,6 @@ STORE_BYTES = 1 << 31  # of open cases, and of what one batch makes
 ROW_COPIES = 30  # of a case's row on the input while its children are tried, two for each candidate, with their sizes
 POINTS = 32  # minimisers of the lowest cases that are tried as counterexamples
 KEPT = 1e-7  # above 0, so that a neuron that a base switches off keeps its place among the lines, and its multiplier
-DEEP = 10  # signs of the case that a subtree begins with
-MANY, ROOTS = 60, 1.0  # cases, and times of a root, that a subtree may take before it is called hard
-NEAR, WORTH = (
-    0.4,
-    0.7,
-)  # shares of its line's range below the limit: for a new root at once, and for one of this part only
-LESS, TINY = 0.8, 1e-6  # of the last gap, that is worth the next root at once; and a gap that is never worth it
-LEVELS = 150  # of searches inside each other
 QUICK, SLOW = 0.15, 0.6  # seconds of a batch from which batches grow and shrink
 
 
@@ -60,9 +48,8 @@ class Sweeps(NamedTuple):
 @dataclass
 class SignSearch:
     """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted; with
-    `chance`, which neuron is split is drawn at random. A subtree has the case that it begins with as `base`, how far
-    that one was from the limit, and the `ranges` in front of ReLUs that the search above it found: over the same box
-    and with as many of these signs as are `known`, or over a larger box (-1). `level` counts the searches above it.
+    `chance`, which neuron is split is drawn at random. A part of a query has signs that all cases have, its `base` (S),
+    and `ranges` in front of ReLUs that hold without them; those of a whole query are whatever is known already.
     """
 
     engine: Engine
@@ -73,16 +60,11 @@ class SignSearch:
     store_bytes: int = STORE_BYTES
     chance: torch.Generator | None = None
     base: Cases | None = None
-    gap: float = math.inf
     ranges: dict[str, Interval] = field(default_factory=dict)
-    known: int = 0
-    level: int = 0
     done: int = 0
-    unresolved: int = 0
     batch: int = field(default_factory=lambda: FIRST_BATCH)
     open: Cases = field(default_factory=Cases.none)
-    hard: Cases = field(default_factory=Cases.none)
-    groups: Groups = field(default_factory=lambda: Groups())
+    stuck: Cases = field(default_factory=Cases.none)
     started: float = field(default_factory=time.monotonic)
     rooted: float = 0.0
     points: Tensor = field(init=False)
@@ -105,84 +87,38 @@ class SignSearch:
             self.done += len(batch)
             batch.keep(found)
             self._branch(sweeps, batch, found)
-            self._part(batch)
             self._resize(len(batch), time.monotonic() - begun)
             yield
-        if not len(self.open):
-            yield from self._subtrees(sweeps)
-
-    def _part(self, batch: Cases) -> None:
-        """Put subtrees that have taken long aside, to be searched from roots of their own."""
-        if self.level >= LEVELS:
-            return
-        spent = time.monotonic() - self.started - self.rooted
-        most = max(MANY, ROOTS * self.rooted * self.done / max(spent, 1e-3))
-        self.open, late = self.groups.follow(batch, self.open, int(most), self.depth + DEEP)
-        self.hard = self.hard.joined(late)
 
     @property
-    def depth(self) -> int:
-        """Signs that all cases have."""
-        return 0 if self.base is None else int(self.base.depth[0])
-
-    def _subtrees(self, sweeps: Sweeps | None) -> Iterator[None]:
-        """Search what was put aside, one after the other; what there is no time for is open."""
-        self.open, self.hard = self.hard, Cases.none()
-        while sweeps is not None and len(self.open) and time.monotonic() < self.deadline:
-            search = self._subtree(sweeps.exact, self.open.where(torch.arange(1)))
-            try:
-                for _ in search.run():
-                    self.points = search.points
-                    yield
-            except OutOfTime:
-                return
-            self.done += search.done
-            self.unresolved += search.unresolved
-            if len(search.open):
-                return
-            self.open = self.open.where(torch.arange(1, len(self.open)))
-
-    def _subtree(self, sweep: CaseSweep, base: Cases) -> SignSearch:
-        """The search below a case. Whatever it looks for lies where the line that bounds the case's row is not above
-        the limit: this part of the box is all that counts, where it is not most of it.
-        """
-        found, slack = self._sure(sweep, base, ROUNDS, STEP)
-        row, limit, box, known = self.rows[:, base.row], self.limit[base.row], self.box, self.depth
-        if bool(self._share(base, found) < WORTH):
-            box = CutBox(box.lower, box.upper, found.slopes[0], (found.bias - slack - limit)[0])
-            known = -1
-        base = replace(base, row=torch.zeros_like(base.row), group=-torch.ones_like(base.group))
-        gap = float(limit - found.low.fmax(base.bound))
-        fresh = replace(self.fresh(), box=box, rows=row, limit=limit, base=base, gap=gap)
-        return replace(fresh, ranges=self.ranges, known=known, level=self.level + 1)
+    def unresolved(self) -> int:
+        """Cases that no split can help: multipliers did not decide them though all of their neurons have signs."""
+        return len(self.stuck)
 
     def fresh(self) -> SignSearch:
         """The same search at its beginning."""
-        return SignSearch(
-            self.engine, self.box, self.rows, self.limit, self.deadline, self.store_bytes, chance=self.chance
-        )
+        search = SignSearch(self.engine, self.box, self.rows, self.limit, self.deadline, self.store_bytes, self.chance)
+        return replace(search, base=self.base, ranges=self.ranges)
 
     @property
     def lowest(self) -> float:
         """The lowest bound of an open case beyond its limit; inf where none is open."""
-        both = [cases for cases in (self.open, self.hard) if len(cases)]
+        both = [cases for cases in (self.open, self.stuck) if len(cases)]
         return min((float((cases.bound - self.limit[cases.row]).min()) for cases in both), default=math.inf)
 
-    def _within(self) -> Limits | None:
-        """What the search above and the base's signs say of values, by node."""
+    def _within(self) -> dict[str, Interval] | None:
+        """What is known of values and the base's signs say of them, by node."""
         sweep = self.engine.tiles.sweep(self.engine.output, self.box.lower)
         if sweep is None:
             return None
         if self.base is None:
-            return Limits(self.ranges) if self.ranges else None
+            return self.ranges or None
         flat, graph = torch.contiguous_format, self.engine.graph
-        limits = Limits({n: Interval(*(e.clone(memory_format=flat) for e in ends)) for n, ends in self.ranges.items()})
+        limits = {n: Interval(*(e.clone(memory_format=flat) for e in ends)) for n, ends in self.ranges.items()}
         nodes = [str(sweep.program.slots[slot].scalar) for slot in self.base.signs().slot.tolist()]
         for node, entry, active in zip(nodes, *(held.tolist() for held in self.base.signs()[2:]), strict=True):
             lower, upper = limits[graph[node].inputs[0]]
             (lower if active else upper).view(-1)[entry] = 0.0 if active else KEPT
-        if self.known >= 0:
-            limits.settled = frozenset(limits) - readers(graph, nodes[self.known :])
         return limits
 
     def _root(self) -> Sweeps | None:
@@ -200,7 +136,7 @@ class SignSearch:
         sweeps = self.sweeps = Sweeps(exact, exact.single(self.engine.graph))
         self.open = cases = self._first(result.lower[0], exact.choices)
         pace = Pace(ROOT.last, seconds=self.deadline - time.monotonic())
-        found = exact.run(cases.row, cases.signs(), self.limit, pace, cases.chosen() if self.base else None)
+        found = exact.run(cases.row, cases.signs(), self.limit, pace)
         self.rooted = time.monotonic() - self.started
         if found.complete:
             self.open = cases.where(torch.zeros(len(cases), dtype=torch.bool))
@@ -218,7 +154,7 @@ class SignSearch:
             self.limit = self.limit.index_copy(0, left, torch.where(low > limit, -math.inf, limit))
 
     def _first(self, bound: Tensor, choices: int) -> Cases:
-        """One case for each row; they have the base's signs and multipliers, whose lines are others than before."""
+        """One case for each row; they have the base's signs."""
         cases = Cases.of_rows(bound, choices)
         if self.base is None:
             return cases
@@ -275,32 +211,11 @@ class SignSearch:
         # Their neurons all have their signs: multipliers alone can still decide them.
         last = batch.where(stuck)
         last = last.where(~self._refuted(sweeps.exact, last, LAST_ROUNDS, STEP))
-        self._give_up(last)
-        near = left & ~stuck & self._near(batch, found)
-        self.hard = self.hard.joined(batch.where(near))
-        left &= ~stuck & ~near
+        self.stuck = self.stuck.joined(last)
+        left &= ~stuck
         batch = batch.where(left)
         if len(batch):
             self.open = self.open.joined(self._best(sweeps, batch, found.slot[left], found.entry[left]))
-
-    def _give_up(self, cases: Cases) -> None:
-        """Put cases aside that have no neuron to split; from roots of their own they may still fall."""
-        further = (cases.depth > self.depth) & (self.level < LEVELS)
-        self.hard = self.hard.joined(cases.where(further))
-        self.unresolved += int((~further).sum())
-
-    def _near(self, cases: Cases, found: Decided) -> Tensor:
-        """Which cases of the root (N,) should have roots of their own at once: their lines leave a small part of the
-        box, a smaller one by far than what this root knows of.
-        """
-        gap = self.limit[cases.row] - found.low
-        worth = (gap < LESS * self.gap) & (gap > TINY)  # a gap below 0 is one that only rounding leaves open
-        return (cases.depth == self.depth) & (self._share(cases, found) < NEAR) & worth & (self.level < LEVELS)
-
-    def _share(self, cases: Cases, found: Decided) -> Tensor:
-        """How much of the range of each case's line is below the limit, (N,)."""
-        reach = 2 * found.slopes.abs() @ self.box.radius[0].to(found.slopes)
-        return (self.limit[cases.row] - found.low) / reach
 
     def _left(self, exact: CaseSweep, cases: Cases, hopeful: Tensor) -> Tensor:
         """Which cases are open: all but those of the hopeful ones (N,) that are refuted."""

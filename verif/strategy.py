@@ -117,9 +117,7 @@ class Strategy:
     def _signs(self, task: Task) -> RegionSearch:
         store = min(STORE_BYTES, task.ration.store_bytes)
         found = SignSearch(task.engine, task.box, task.rows, task.limit, task.deadline, store, chance=self.chance)
-        if self.part is not None:
-            return below(found, self.part)
-        return RefinedSearch(found)
+        return RefinedSearch(found if self.part is None else below(found, self.part))
 
     def _values(self, task: Task) -> RegionSearch:
         most = task.ration.boxes

@@ -103,15 +103,13 @@ class Found(NamedTuple):
 @dataclass(frozen=True)
 class Region:
     """Boxes of inputs by centre and radius (B, n), over which the tile itself takes the minimum (None: it does not),
-    the time that it may take, how many steps of slope optimisation (only over boxes), and whether unit rows on the
-    input are wanted beside their minimum.
+    the time that it may take, and how many steps of slope optimisation (only over boxes).
     """
 
     box: tuple[Tensor, Tensor] | None
     size: int
     seconds: float = math.inf
     rounds: int = 0
-    slopes: bool = False
 
 
 class TileSweep:
@@ -140,7 +138,7 @@ class TileSweep:
         total = len(entry)
         low, high = (torch.empty(total, dtype=self.dtype) for _ in range(2))
         slopes = bias = None
-        if region.box is None or region.slopes:
+        if region.box is None:
             slopes, bias = low.new_empty(2, total, region.size), low.new_empty(2, total)
         index = entry.int()
         job = Job(entries=address(index), total=total, low=address(low), high=address(high))

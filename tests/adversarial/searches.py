@@ -123,19 +123,16 @@ def _signs(**values: object) -> Settings:
     return {f"signs.{name}": value for name, value in {**SMALL, **values}.items()}
 
 
-SUBTREES = {"DEEP": 2, "MANY": 3, "ROOTS": 0.0, "NEAR": 0.0}
 EAGER = {"FIRST": 0.0, "ROOTS": 0.0, "LEAST": 0.0, "PROMISE": -INF, "LESS": INF, "ASKING": INF, "WON": -INF}
 EAGER |= {"TRIAL": 0.0, "SLICE": 0.0}
 TIGHT = {**{f"refined.{name}": value for name, value in EAGER.items()}, "fronts.SHORT": -0.5}
 SETTINGS: dict[str, Settings] = {
     "usual": {},
-    "whole subtrees": _signs(**SUBTREES, WORTH=0.0),
-    "cut subtrees": _signs(**SUBTREES, WORTH=INF),
-    "near": _signs(DEEP=2, MANY=3, ROOTS=0.0, NEAR=INF, WORTH=INF, LESS=INF),
-    "two levels": _signs(**SUBTREES, WORTH=0.0, LEVELS=2),
+    "small batches": _signs(),
+    "one round": _signs(ROUNDS=1, LOOK=1, LAST_ROUNDS=1),
     "full store": {**_signs(), "strategy.STORE_BYTES": 1, "values.STORE_BYTES": 1},
     "tight": TIGHT,
-    "tight, of subtrees": {**_signs(**SUBTREES, WORTH=INF), **TIGHT, "refined.WON": INF, "refined.LESS": 0.6},
+    "tight, in slices": {**_signs(), **TIGHT, "refined.WON": 0.0, "refined.LESS": 1e-9},
     "few boxes": {"verify.UNLIMITED": Ration(boxes=4, store_bytes=1)},
 }
 
@@ -296,13 +293,8 @@ def drawn(number: int) -> tuple[str, str, float, float, Trial]:
     if network == "small" and draw.random() < 0.5:
         strategy = "exact"
     constants = {
-        "signs.DEEP": draw.choice([1, 2, 4, 10]),
-        "signs.MANY": draw.choice([1, 5, 60]),
-        "signs.ROOTS": draw.choice([0.0, 1.0]),
-        "signs.NEAR": draw.choice([0.0, 0.4, INF]),
-        "signs.WORTH": draw.choice([0.0, 0.7, INF]),
-        "signs.LESS": draw.choice([0.8, INF]),
-        "signs.LEVELS": draw.choice([1, 3, 150]),
+        "signs.ROUNDS": draw.choice([1, 16]),
+        "signs.LAST_ROUNDS": draw.choice([1, 300]),
         "signs.FIRST_BATCH": draw.choice([1, 4, 64]),
         "strategy.STORE_BYTES": draw.choice([1, 1 << 31]),
         "values.STORE_BYTES": draw.choice([1, 1 << 31]),

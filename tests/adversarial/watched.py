@@ -1,7 +1,7 @@
 """Searches seen from inside: points that satisfy what is searched for are in an open sub-problem after every step.
 
 A verdict shows a lost sub-problem only where the search comes to an end, and only if nothing else was left; points show
-it at once. Whatever a search does (signs, halves, cuts, roots of their own, tighter intervals), it may never leave a
+it at once. Whatever a search does (signs, halves, cuts, tighter intervals), it may never leave a
 point out that violates a row: `Watch.lost` names every place where one did. `Watch.met` counts what the searches came
 to, so that tests can tell whether all of it was tried.
 Shape letters: P points, n inputs, N cases, S rows, D signs of the deepest case, W values of all fronts.
@@ -22,9 +22,9 @@ from torch import Tensor
 import verif.bab
 import verif.strategy
 from graphs import Graph
-from relaxations.cut_boxes import CutBox
+from relaxations import Interval
 from verif.bab import Progress, Search
-from verif.cases import Cases, Groups
+from verif.cases import Cases
 from verif.domains import Domains
 from verif.exact.tree import Tree
 from verif.fronts import Front, FrontSearch
@@ -86,8 +86,8 @@ class Watch:
             self.met["front"] += 1
             points = torch.cat([self.points, _extremes(front.work)])
             values, held = _at(front.work.engine.graph, points, [front.name]), front.found
-            inside = (values >= held.lower.flatten() - OFF) & (values <= held.upper.flatten() + OFF)
-            self.look(f"front {front.name}", torch.ones_like(inside), inside)
+            needed = _known(front.work, points) & _within(values, front.ends.held).all(1)
+            self.look(f"front {front.name}", needed[:, None].expand_as(values), _within(values, held))
 
         return watched
 
@@ -97,6 +97,20 @@ def _at(graph: Graph, points: Tensor, names: Iterable[str]) -> Tensor:
     with torch.no_grad():
         found = graph.evaluate({graph.inputs[0]: points.to(torch.float64)}, names := list(names))
     return torch.cat([found[name].flatten(1) for name in names], 1)
+
+
+def _within(values: Tensor, held: Interval) -> Tensor:
+    """Which values (P, W) lie in an interval, where a sign leaves a little room."""
+    return (values >= held.lower.flatten() - OFF) & (values <= held.upper.flatten() + OFF + KEPT)
+
+
+def _known(search: SignSearch, points: Tensor) -> Tensor:
+    """Which points are in the part of the box that a search knows of before it begins, (P,)."""
+    found = torch.ones(len(points), dtype=torch.bool)
+    if isinstance(search, FrontSearch):  # points of others are those of the part
+        for name, held in search.ranges.items():
+            found &= _within(_at(search.engine.graph, points, [name]), held).all(1)
+    return found
 
 
 def _extremes(search: SignSearch) -> Tensor:
@@ -144,9 +158,7 @@ class _Signs:
         self.values = _at(graph, points, self.ranges)
         below = _at(graph, points, graph.outputs) @ search.rows[0].T <= search.limit - OFF
         inside = ((search.box.lower <= points) & (points <= search.box.upper)).all(1)
-        self.needed = below & inside[:, None]
-        if search.base is not None and search.level:  # the signs of a part are those of its points
-            self.needed &= self.agree(search.base)
+        self.needed = below & (inside & _known(search, points))[:, None]
 
     def agree(self, cases: Cases) -> Tensor:
         """Which points have the signs of which cases, (P, N)."""
@@ -159,29 +171,23 @@ class _Signs:
         return fits.all(-1)
 
     def __call__(self, _: object) -> None:
-        search, level = self.search, self.search.level
-        if search.unresolved:
-            return
-        left = search.open.joined(search.hard)
+        search = self.search
+        left = search.open.joined(search.stuck)
         kept = torch.zeros_like(self.needed)
         if len(left):
             kept = (self.agree(left)[:, :, None] & (left.row[:, None] == torch.arange(kept.shape[1]))).any(1)
         kind = "front's signs" if isinstance(search, FrontSearch) else "signs"
-        self.watch.look(f"{kind} at level {level}", self.needed, kept)
+        self.watch.look(kind, self.needed, kept)
         some = self.needed.any(1)
         for name, held in search.ranges.items():
             value = self.values[some, self.ranges[name]]
-            inside = (value >= held.lower.flatten() - OFF) & (value <= held.upper.flatten() + OFF + KEPT)
-            self.watch.look(f"ranges at level {level}", torch.ones_like(inside), inside)
+            self.watch.look("ranges", torch.ones_like(value, dtype=torch.bool), _within(value, held))
 
 
 def _signs(watch: Watch, search: SignSearch) -> Check:
     note = watch.met
-    note["front's signs" if isinstance(search, FrontSearch) else f"signs {search.level}"] += 1
-    note["cut box"] += isinstance(search.box, CutBox)
-    note["whole box below signs"] += search.level > 0 and not isinstance(search.box, CutBox)
-    note["signs known"] += search.known > 0
-    note["signs of parts"] += search.level == 0 and search.base is not None
+    note["front's signs" if isinstance(search, FrontSearch) else "signs"] += 1
+    note["signs of parts"] += search.base is not None
     note["signs at random"] += search.chance is not None
     note["several rows"] += search.rows.shape[1] > 1 and not isinstance(search, FrontSearch)
     return _Signs(watch, search)
@@ -245,14 +251,12 @@ def _spies(watch: Watch) -> Iterator[AbstractContextManager[Any]]:
 
     yield spy(SignSearch, "_root", lambda found, *_: [("nothing in a base", found is None)])
     yield spy(SignSearch, "_by_hulls", lambda _, search, __: [("hulls", search.limit.isinf().any())])
-    yield spy(SignSearch, "_near", lambda found, *_: [("near", found.any())])
     yield spy(SignSearch, "_refuted", _of_refuted)
     yield spy(SignSearch, "_left", lambda left, *args: [("float64 has doubts", (left & args[-1]).any())])
-    yield spy(SignSearch, "_give_up", lambda _, search, cases: [("given up", len(cases)), ("open", search.unresolved)])
+    yield spy(SignSearch, "_branch", lambda _, search, *__: [("stuck", search.unresolved)])
     yield spy(SignSearch, "_pop", lambda _, search: [("store is full", search.open.nbytes > search.store_bytes)])
-    yield spy(Groups, "follow", lambda found, *_: [("hard subtree", len(found[1]))])
     yield spy(RefinedSearch, "_begin", lambda *_: [("begun again", True)])
-    yield spy(RefinedSearch, "_tightened", lambda *_: [("tightened", True)])
+    yield spy(RefinedSearch, "_tightened", lambda _, __, front: [("tightened", True), ("goes on", front.work.done)])
     yield spy(verif.strategy, "below", lambda found, *_: [("below signs", found.base is not None)])
     yield spy(verif.bab, "shrink", _of_shrink)
     yield spy(verif.bab, "combined", lambda found, *_: [("rows combined", found.any())])

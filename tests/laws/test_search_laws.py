@@ -40,19 +40,18 @@ def asked(strategy: str = "signs", settings: str = "usual", steps: int = 25, **m
 
 ROWS = [
     Row("wide", "any", asked(), ("several rows", "refuted")),
-    Row("wide", "any", asked(settings="whole subtrees"), ("whole box below signs", "signs known", "signs 3")),
-    Row("wide", "one", asked(settings="cut subtrees"), ("cut box", "signs 3"), seed=2),
-    Row("maps", "any", asked(settings="whole subtrees", rough=True), ("signs known", "float64 has doubts")),
-    Row("maps", "one", asked(settings="cut subtrees", rough=True), ("cut box", "float64 has doubts"), seed=2),
-    Row("dense", "one", asked("auto", "near", 8), ("near", "cut box", "signs 8")),
-    Row("maps", "one", asked(settings="two levels", steps=40), ("given up", "signs 2"), seed=2),
+    Row("wide", "one", asked(settings="small batches"), ("refuted",), seed=2),
+    Row("maps", "any", asked(settings="small batches", rough=True), ("float64 has doubts",)),
+    Row("dense", "one", asked("auto", "one round"), ("refuted",)),
+    Row("maps", "one", asked(settings="one round", steps=60), ("stuck",), seed=2),
     Row("windows", "one", asked("auto", "full store", 40), ("store is full", "last rounds"), seed=2),
-    Row("windows", "any", asked("random", "cut subtrees", 40), ("signs at random", "given up")),
+    Row("windows", "any", asked("random", "small batches", 40), ("signs at random",)),
     Row("wide", "any", asked("signs", steps=8, halvings=2), ("below signs", "signs of parts")),
+    Row("wide", "one", asked("signs", "tight", steps=18, halvings=1), ("signs of parts", "tightened", "front")),
     Row("maps", "one", asked(settings="tight", steps=18), ("tightened", "begun again", "front"), seed=2),
     Row("windows", "any", asked(settings="tight", rough=True, steps=18), ("tightened", "begun again", "front")),
-    Row("windows", "one", asked(settings="tight, of subtrees", steps=30), ("tightened", "front", "signs 1")),
-    Row("maps", "any", asked(settings="near", steps=4), ("hulls", "near"), 0.002, 2, 0.1),
+    Row("windows", "one", asked(settings="tight, in slices", steps=30), ("tightened", "front", "goes on")),
+    Row("maps", "any", asked(settings="small batches", steps=4), ("hulls",), 0.002, 2, 0.1),
     Row("few", "all", asked("auto", "few boxes", 40), ("smallest first", "clipped away", "rows combined"), 0.002, 2),
     Row("few", "all", asked("boxes", rough=True), ("denied", "clipped away", "signs inherited"), 0.002, 2),
     Row("few", "any", asked("random", halvings=2), ("boxes", "signs inherited"), 0.002, 2),
@@ -77,8 +76,8 @@ def test_no_known_violation_is_left_out(row: Row) -> None:
 
 
 SHORT = [
-    ("maps", "one", "cut subtrees", "signs", (100, 180, 260)),
-    ("windows", "any", "whole subtrees", "random", (140, 220, 300)),
+    ("maps", "one", "small batches", "signs", (100, 180, 260)),
+    ("windows", "any", "one round", "random", (140, 220, 300)),
     ("windows", "one", "tight", "signs", (60, 220)),
     ("few", "all", "usual", "boxes", (30, 100)),
     ("maxima", "any", "usual", "values", (60, 140)),
@@ -100,8 +99,9 @@ def test_what_there_is_no_time_for_is_open(
 
 
 HOLDING = [
-    Row("dense", "one", asked(settings="whole subtrees"), ("whole box below signs",)),
-    Row("windows", "any", asked("auto", "cut subtrees"), ("cut box",), seed=2),
+    Row("dense", "one", asked(settings="small batches"), ("refuted",)),
+    Row("windows", "any", asked("auto", "small batches"), ("signs",), seed=2),
+    Row("dense", "one", asked("auto", "tight"), ("tightened", "begun again")),
     Row("few", "any", asked("auto"), ("signs inherited",), seed=2),
     Row("products", "one", asked("auto"), ("halves",)),
 ]

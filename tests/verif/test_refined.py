@@ -154,12 +154,3 @@ def test_a_value_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wide == sorted(wide, reverse=True)
     assert wide[-1] < wide[0]
     assert search.before == done[-1]
-
-
-def test_what_is_put_aside_is_open() -> None:
-    graph = _dense(0)
-    search = RefinedSearch(_search(graph, _box(graph, 0.3), 1e9, 60.0))
-    next(search.run())
-    search.search.hard, search.search.open = search.search.open, search.search.hard
-    assert len(search.open)
-    assert search._goes_on()

@@ -27,7 +27,7 @@ from relaxations.sets import Box, InputSet
 from relaxations.windows import Window
 from verif.bounds.entries import by_pixel, meet, ordered
 from verif.bounds.found import OutOfTime as OutOfTime, Pass as Pass
-from verif.bounds.part import Limits, Part
+from verif.bounds.part import Part
 from verif.bounds.structure import exact_nodes, row_size, slab_size
 from verif.bounds.sweep import Given, Sweep
 from verif.bounds.tiles import NO_ROUNDS, Rounds, TilePass, TilePrograms, lower_slopes
@@ -119,14 +119,13 @@ class Engine:
         over the part of it in which values lie `within` intervals (by node, each (B, *N)).
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
         With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP); those
-        `known` from `interval` are not computed again, nor those that `Limits` call settled tightened.
+        `known` from `interval` are not computed again.
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
         state = State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
         state.known = known or {}
         state.part = None if within is None else Part(within, state.forward, state.boxes, self.errors)
-        state.swept |= within.settled if isinstance(within, Limits) else set()
         state.seed()
         for node in self.graph:
             if node.op != INPUT:

@@ -15,12 +15,6 @@ from relaxations.planes import ConstantPlanes
 CROSSING = 1e4  # units in the last place by which two bounds must cross for a part to be empty
 
 
-class Limits(dict[str, Interval]):
-    """Limits of values by node; sweeps would find those of the nodes `settled` again."""
-
-    settled: frozenset[str] = frozenset()
-
-
 def readers(graph: Graph, names: Iterable[str]) -> set[str]:
     """Nodes, and all whose values depend on theirs."""
     found = set(names)

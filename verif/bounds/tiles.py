@@ -12,7 +12,6 @@ from torch import Tensor
 
 from graphs import Graph
 from graphs.ops import OPS, Kind
-from relaxations.cut_boxes import CutBox
 from relaxations.kernels.cases import CaseSweep
 from relaxations.kernels.entries import Choice, Entries
 from relaxations.kernels.library import available
@@ -121,7 +120,7 @@ class TilePass:
 
     def both(self, sweep: TileSweep, owner: Tensor, entry: Tensor, deadline: float) -> tuple[Tensor, Tensor] | None:
         """Bounds (E,) of entries of the value over boxes owner (E,), both sorted; None: out of time."""
-        if self.box is not None and not isinstance(self.region, CutBox):
+        if self.box is not None:
             return self._both(sweep, owner, entry, deadline)
         step = max(1, SLOPE_BYTES // (2 * self.like.shape[1] * self.like.element_size()))
         parts = []
@@ -140,20 +139,8 @@ class TilePass:
             return None
         if found.slopes is None or found.bias is None:
             return found.low, found.high
-        if isinstance(self.region, CutBox):
-            return self._cut(self.region, found, sweep.signs)
         least = [self.region.minimize(rows[:, None], owner)[:, 0] for rows in found.slopes]
         return found.bias[0] + least[0], -(found.bias[1] + least[1])
-
-    @staticmethod
-    def _cut(region: CutBox, found: Found, signs: bool) -> tuple[Tensor, Tensor]:
-        """Bounds of unit rows over a part of the box; those whose signs are known already need no more."""
-        assert found.slopes is not None and found.bias is not None
-        lower, upper = found.low.clone(), found.high.clone()
-        open_ = ((lower < 0) & (upper > 0) if signs else torch.ones_like(lower, dtype=torch.bool)).nonzero()[:, 0]
-        least = [region.least(rows[open_], bias[open_]) for rows, bias in zip(found.slopes, found.bias, strict=True)]
-        lower[open_], upper[open_] = torch.fmax(lower[open_], least[0]), torch.fmin(upper[open_], -least[1])
-        return lower, upper
 
     def rows(self, sweep: TileSweep, rows: Tensor, deadline: float, rounds: int | None = None) -> Found:
         """Lower bounds of rows (B or 1, S, *N) on the value, with the rows on the input."""
@@ -181,8 +168,7 @@ class TilePass:
 
     def _region(self, deadline: float, rounds: int) -> Region:
         rounds = 0 if self.box is None else rounds
-        cut = isinstance(self.region, CutBox)
-        return Region(self.box, self.like.shape[1], deadline - time.monotonic(), rounds, slopes=cut)
+        return Region(self.box, self.like.shape[1], deadline - time.monotonic(), rounds)
 
     def _relaxed(self, sweep: TileSweep) -> Mapping[str, Entries]:
         found = {}
