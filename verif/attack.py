@@ -117,7 +117,7 @@ class Pace:
 
     def starts(self, steps: int, seconds: float, inputs: int) -> int:
         """How many points can make so many steps in about that time, within limits; few inputs have few valleys."""
-        return min(max(int(self.speed * seconds / steps), min(LEAST, 2 * inputs)), MOST)
+        return min(max(int(self.speed * seconds / steps), min(LEAST, 1 + inputs)), MOST)
 
 
 def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator) -> Tensor:
