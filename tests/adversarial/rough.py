@@ -30,6 +30,7 @@ from verif.rounding import Allowance
 from verif.signs import ROUNDS, SignSearch
 
 OFF, LIE = 0.02, 0.3
+LATE = 1e6  # seconds by which a clock jumps
 HASTY = 0.1  # share of float64's confirmations that come to no end
 
 
@@ -104,6 +105,51 @@ class Rough:
             return replace(found, lower=found.lower + self.high(found.lower)), signs
 
         return bound
+
+
+@dataclass
+class Clock:
+    """A clock that moves on by a tick when anything looks at it; at the last of `calls` for bounds the time is over.
+
+    What a sweep returns that had no time to end means nothing.
+    """
+
+    tick: float
+    calls: int
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        self.now += self.tick
+        return self.now
+
+    def changes(self) -> ExitStack:
+        """This clock, and no other."""
+        stack, sweep = ExitStack(), CaseSweep.run
+
+        def swept(*args: Any) -> Decided:
+            found = sweep(*args)
+            if not self._over():
+                return found
+            return found._replace(low=torch.full_like(found.low, torch.inf), complete=False)
+
+        stack.enter_context(patch("time.monotonic", self))
+        stack.enter_context(patch.object(CaseSweep, "run", swept))
+        for owner in (Engine, ChainPass):
+            stack.enter_context(patch.object(owner, "bound", self._bounded(owner.bound)))
+        return stack
+
+    def _bounded(self, plain: Callable[..., Any]) -> object:
+        def bounded(*args: Any, **more: Any) -> Any:
+            self._over()
+            return plain(*args, **more)
+
+        return bounded
+
+    def _over(self) -> bool:
+        self.calls -= 1
+        self.now += LATE * (self.calls <= 0)
+        return self.calls <= 0
 
 
 def _more(plain: Callable[..., Tensor]) -> object:

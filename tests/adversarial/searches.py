@@ -24,7 +24,7 @@ from torch import Tensor
 
 from graphs import Graph, GraphBuilder
 from relaxations.sets import Box
-from tests.adversarial.rough import Rough
+from tests.adversarial.rough import Clock, Rough
 from tests.adversarial.watched import Watch
 from tests.verif.networks import PLAIN, mlp, weights
 from verif import Result, Verdict, verify
@@ -197,7 +197,8 @@ class Trial:
     """How a question is asked: the strategy, the searches' constants, and into how many parts it is halved.
 
     `rough` lets bounds be off by all that is said of them. A search is interrupted after so many `steps`, and has so
-    many `seconds` of a clock that moves on by `tick` whenever anything looks at it: nothing depends on the machine.
+    many `seconds` of a clock that moves on by `tick` whenever anything looks at it, and is over after so many `calls`
+    for bounds: nothing depends on the machine.
     """
 
     strategy: str = "auto"
@@ -208,6 +209,7 @@ class Trial:
     seed: int = 0
     seconds: float = SECONDS
     tick: float = 1e-3
+    calls: int = 1 << 40
 
     def answers(self, asked: Question) -> Iterator[tuple[Result, Watch]]:
         """What is said of the whole, or of each part, and what happened to the points in it."""
@@ -238,7 +240,7 @@ class Trial:
 
     def _changed(self) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(patch("time.monotonic", map(lambda n: n * self.tick, itertools.count()).__next__))
+        stack.enter_context(Clock(self.tick, self.calls).changes())
         for name, value in {"alongside.AFTER": INF, **self.settings}.items():
             stack.enter_context(patch(f"verif.{name}", value))
         if self.rough:
@@ -309,6 +311,8 @@ def drawn(number: int) -> tuple[str, str, float, float, Trial]:
     steps = draw.choice([12, 50])
     more |= {"tick": draw.choice([1e-3, 1e-3, 1e-3, 1e-2])}
     trial = Trial(strategy, constants, steps=steps, seed=number, seconds=draw.choice([0.1, 0.3, 0.6]), **more)
+    if draw.random() < 0.2:
+        trial = replace(trial, calls=draw.randint(2, 40))
     return network, draw.choice(FORMS), share, draw.choice([0.1, 0.3, 0.6]), trial
 
 
