@@ -6,7 +6,6 @@ could be won at best. Where cases of a value win anything they do so fast, and s
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -24,9 +23,9 @@ from verif.signs import ROOT, SignSearch
 
 FIRST, ROOTS = 1.0, 12.0  # seconds, and times of a root, of the plain search before anything else
 PROMISE, WON = 0.5, 0.25  # shares of what a root lacks that a value must promise, and win for a new beginning
-LESS = 0.6  # of what is left of a value's search that a slice must leave at most, to be worth the next
+LESS = 0.65  # of what is left of a value's search that a slice must leave at most, to be worth the next
 TRIAL, SLICE, LEAST = 0.1, 0.25, 0.5  # of the time so far, for the first slice and for others; and seconds
-ASKING = 0.1  # share of the time that asking may take
+ASKING = 0.25  # share of the time that asking may take
 ROW_BYTES = 24  # for each entry of a row, which is kept in both precisions
 MOST = 1 << 28  # bytes that the rows of one value take
 
@@ -80,22 +79,31 @@ class RefinedSearch:
     def run(self) -> Iterator[None]:
         """Search until no case is open, or the deadline; after each step, `points` (P, n) are worth a try."""
         yield from self._plain(0)
-        yield from self._plain(max(FIRST, ROOTS * self.search.rooted))
-        for name in itertools.cycle(self._values()):
-            if not self._goes_on():
-                break
-            begun = time.monotonic()
-            front = self.fronts.get(name) or self._asked(name)
-            if front is None or front.finished:
-                yield from self._plain((time.monotonic() - begun) / ASKING)
-                continue
-            self.fronts[name] = front
-            yield from self._tightened(front)
-            if self.left <= (1 - WON) * self.lacking:
-                self._begin(name)
-            if not front.finished:
-                yield from self._plain(self.elapsed)
+        yield from self._at_first()
+        while values := self._values() if self._goes_on() else []:
+            for name in values:
+                yield from self._turn(name)
+            yield from self._plain(self.elapsed)
         yield from self._plain(math.inf)
+
+    def _turn(self, name: str) -> Iterator[None]:
+        """Tighten a value if it promises enough, and begin again as often as that wins enough."""
+        begun = time.monotonic()
+        front = self.fronts.get(name) or (self._asked(name) if self._goes_on() else None)
+        if front is None:
+            yield from self._plain((time.monotonic() - begun) / ASKING)
+            return
+        self.fronts[name] = front
+        while not front.finished and self._goes_on():
+            yield from self._tightened(front)
+            if self.left > (1 - WON) * self.lacking:
+                break
+            self._begin(name)
+            yield from self._at_first()
+
+    def _at_first(self) -> Iterator[None]:
+        """The search as it has begun, before anything else is tried."""
+        yield from self._plain(max(FIRST, ROOTS * self.search.rooted, SLICE * self.elapsed))
 
     def _goes_on(self) -> bool:
         return len(self.open) > 0 and time.monotonic() < self.search.deadline

@@ -98,7 +98,8 @@ def test_intervals_hold_and_are_tighter_the_longer_it_takes(made: type, seconds:
 def eager(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Values are tried at once and to their end, whatever they promise, until a search was begun again a few times."""
     lacking: list[float] = []
-    values = {"FIRST": 0.0, "ROOTS": 0.0, "PROMISE": -math.inf, "WON": -math.inf, "LESS": math.inf, "ASKING": 1e9}
+    values = {"FIRST": 0.0, "ROOTS": 0.0, "PROMISE": -math.inf, "WON": -math.inf, "LESS": math.inf}
+    values |= {"ASKING": 1e9, "SLICE": 0.0}
     for name, value in values.items():
         monkeypatch.setattr(f"verif.refined.{name}", value)
     begin = RefinedSearch._begin
