@@ -15,8 +15,7 @@ from relaxations.kernels.cases import Chosen, Decided, Signs
 
 @dataclass
 class Cases:
-    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for
-    none.
+    """N cases: row (N,), bound (N,) of the parent, and their signs: slot, entry, active (N, D), -1 for none.
 
     Optimisation goes on where the parent's ended, with its choices of lines (N, K) and multipliers (N, D).
     """
