@@ -8,6 +8,7 @@ import time
 import torch
 
 from verif import __version__
+from verif.bounds.engine import OutOfTime
 from verif.cases import Cases
 from verif.query import Query
 from verif.refined import RefinedSearch
@@ -22,12 +23,20 @@ SHARE = 0.5  # of the time limit that choosing may take
 def plan(query: Query, count: int, timeout: float, strategy: Strategy) -> list[Split]:
     """Up to `count` halvings: of neurons that the search over signs splits first, else of inputs that matter most."""
     started = time.monotonic()
-    run = Run(query, started, SHARE * timeout, strategy)
+    any_inputs = _inputs(query, torch.ones(query.property.lower.shape[1]), count)
+    try:
+        return _best(query, count, Run(query, started, SHARE * timeout, strategy)) or any_inputs
+    except OutOfTime:
+        return any_inputs
+
+
+def _best(query: Query, count: int, run: Run) -> list[Split]:
+    """What first bounds, or the beginning of a search over signs, say; none where nothing is left to search."""
     search = run.search_of_regions()
     domains = search.domains.pop(min(search.batch, len(search.domains)))
     gaps, result, survivors, atoms = search.bound(domains)
-    if not len(survivors):  # it takes no search: any inputs will do
-        return _inputs(query, torch.ones(query.property.lower.shape[1]), count)
+    if not len(survivors):
+        return []
     other = search.alone(survivors, gaps, atoms)
     found: list[Split] = []
     if isinstance(other, RefinedSearch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from relaxations.kernels.library import available
 from relaxations.sets import Box
 from tests.verif.test_sign_search import _lowest, _network
 from verif.bounds import Engine
+from verif.bounds.engine import OutOfTime
 from verif.parts import plan
 from verif.query import Network, Query, compile_query
 from verif.sides import below, within
@@ -72,6 +74,23 @@ def test_what_is_proved_of_a_part_holds_at_its_points(seed: int) -> None:
             assert not bool((values[own] <= limit).any())
     assert bool(covered.all()) and 0 < len(sure) < 8
     assert all(proved(graph, box, lowest - 0.1, part, 10.0) for part in parts("k", splits))
+
+
+@native
+@pytest.mark.parametrize("calls", range(4))
+def test_where_there_is_no_time_to_choose_inputs_are_halved(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over at the first, second, ... pass."""
+    left, bound = iter(range(calls)), Engine.bound
+
+    def late(self: Engine, *args: Any, **more: Any) -> Any:
+        if next(left, None) is None:
+            raise OutOfTime
+        return bound(self, *args, **more)
+
+    monkeypatch.setattr(Engine, "bound", late)
+    found = plan(query(_network(0), 0.4, 2.0), 2, 60.0, Strategy())
+    assert len(found) == 2
+    assert calls or {split.name for split in found} == {INPUT}
 
 
 def test_boxes_of_parts_cover_the_whole() -> None:
