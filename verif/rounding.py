@@ -81,29 +81,40 @@ def noise(single: Graph, double: Graph, points: Tensor) -> Tensor:
     that is wrong by rounding alone is tight, and a tight bound has the network's own slopes, hence its errors.
     """
     with torch.no_grad():
-        (coarse,), (fine,) = single(points.float()), double(points.float().double())
-    return torch.nan_to_num(NOISE * (coarse.double() - fine).abs().amax(0), nan=math.inf, posinf=math.inf)
+        return beyond(single(points.float())[0], double(points.float().double())[0])
+
+
+def beyond(changed: Tensor, values: Tensor) -> Tensor:
+    """What atoms (P, M) that rounding has changed say that bounds may be off by, (M,) float64; inf where unknown."""
+    return torch.nan_to_num(NOISE * (changed.double() - values).abs().amax(0), nan=math.inf, posinf=math.inf)
 
 
 def shaken(double: Graph, points: Tensor) -> Tensor:
-    """The same, from values that are each changed by up to half a unit of float32 at random; jumps stay as they are.
+    """Atoms at points (P, n) with each value changed by up to half a unit of float32 at random; jumps stay as they are.
 
     Where float32 and float64 agree by chance, as on a set of one point, `noise` sees nothing.
     """
     generator = torch.Generator(points.device).manual_seed(0)
-    values = {double.inputs[0]: points.float().double()}
-    near, left = dict(values), {name: len(nodes) for name, nodes in double.consumers().items()}
+    near = {double.inputs[0]: points.float().double()}
+    left = {name: len(nodes) for name, nodes in double.consumers().items()}
     with torch.no_grad():
+        held = _before_jumps(double, near[double.inputs[0]])
         for node in double:
             if node.op == INPUT:
                 continue
-            value = values[node.name] = double.apply(node, [values[name] for name in node.inputs])
-            moved = value if node.op in JUMPS else double.apply(node, [near[name] for name in node.inputs])
+            jumps = node.op in JUMPS
+            moved = near[node.name] = double.apply(node, [(held if jumps else near)[name] for name in node.inputs])
             change = torch.rand(moved.shape, generator=generator, dtype=moved.dtype, device=moved.device) - 0.5
-            near[node.name] = moved if node.op in JUMPS else moved * (1 + EPS[torch.float32] * change)
+            if not jumps:
+                near[node.name] = moved * (1 + EPS[torch.float32] * change)
             for name in set(node.inputs):
                 left[name] -= 1
                 if not left[name] and name not in double.outputs:
-                    del values[name], near[name]
-    (out,) = double.outputs
-    return torch.nan_to_num(NOISE * (near[out] - values[out]).abs().amax(0), nan=math.inf, posinf=math.inf)
+                    del near[name]
+    return near[double.outputs[0]]
+
+
+def _before_jumps(double: Graph, points: Tensor) -> Mapping[str, Tensor]:
+    """Values in front of the ops that jump, unchanged."""
+    wanted = {name for node in double if node.op in JUMPS for name in node.inputs}
+    return double.evaluate({double.inputs[0]: points}, wanted) if wanted else {}

@@ -48,7 +48,7 @@ from relaxations.sets import Box
 from verif.bounds.engine import FORWARD_INPUTS
 from verif.carries import Carry, carry, known, ranges, widened
 from verif.query import Query
-from verif.rounding import JUMPS, Allowance, noise, shaken
+from verif.rounding import JUMPS, Allowance, beyond, shaken
 
 UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 LEAST = {torch.float16: 2.0**-24, torch.float32: 2.0**-126, torch.float64: 2.0**-1022}  # normal, for some CPUs flush
@@ -145,7 +145,9 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     """What bounds of a query's atoms must exceed their thresholds by, over boxes (D, n); measured at points (P, n)
     where nothing useful is proved.
     """
-    seen = noise(single, double, points)
+    with torch.no_grad():
+        values = double(points.float().double())[0]
+        seen = beyond(single(points.float())[0], values)
     fine = errors(double, box, torch.float64)
     out, unknown = double.outputs[0], fine.unknown
     jumps = {name for node in double if node.op in JUMPS for name in node.inputs}
@@ -153,7 +155,7 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     def measured(why: str) -> Allowance:
         found = {torch.float64: fine, torch.float32: errors(double, box, torch.float32) if jumps else fine}
         kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
-        return Allowance.measured(seen.maximum(shaken(double, points)), why, kept)
+        return Allowance.measured(seen.maximum(beyond(shaken(double, points), values)), why, kept)
 
     if unknown:
         return measured("no proved error of " + ", ".join(unknown))
@@ -164,9 +166,8 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     largest.scatter_reduce_(0, clauses.atoms.clamp(min=0).flatten(), clauses.thresholds.abs().flatten(), "amax")
     least = 4 * UNIT[torch.float64] * largest
     rows, few = fine.nodes[out].flatten() + least, box.lower.shape[1] <= FORWARD_INPUTS
-    with torch.no_grad():
-        cut = CHEAP if max(node.size for node in double) <= SMALL else DEAR
-        scale = (cut if few else USEFUL) * double(points.double())[0].abs().amax(0).maximum(largest)
+    cut = CHEAP if max(node.size for node in double) <= SMALL else DEAR
+    scale = (cut if few else USEFUL) * values.abs().amax(0).maximum(largest)
     if not bool((rows <= scale).all()):
         return measured("the proved error is too large to be of use")
     part = 30_000 if few else 10  # float64 costs little where inputs are few

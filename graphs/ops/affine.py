@@ -171,8 +171,11 @@ def slice_(x: Tensor, *, axis: int, start: int, stop: int, step: int = 1) -> Ten
 @op(Kind.AFFINE, monotone=True)
 def gather(x: Tensor, *, index: Tensor, axis: int) -> Tensor:
     """Take entries along an axis by a constant integer tensor of any rank (non-negative); its axes replace `axis`."""
-    y = x.index_select(axis + 1, index.reshape(-1))
-    return y.reshape(*x.shape[: axis + 1], *index.shape, *x.shape[axis + 2 :])
+    shape = (*x.shape[: axis + 1], *index.shape, *x.shape[axis + 2 :])
+    repeats = _repeats(index, x.shape[axis + 1])  # of nearest up-sampling, which takes a tenth of the time this way
+    if repeats > 1:
+        return x.repeat_interleave(repeats, axis + 1).reshape(shape)
+    return x.index_select(axis + 1, index.reshape(-1)).reshape(shape)
 
 
 @op(Kind.AFFINE, monotone=True)
@@ -223,6 +226,14 @@ def scatter(x: Tensor, updates: Tensor, *, index: Tensor) -> Tensor:
     flat = x.reshape(x.shape[0], -1).clone()
     flat[:, index.reshape(-1)] = updates.reshape(x.shape[0], -1)
     return flat.reshape(x.shape)
+
+
+def _repeats(index: Tensor, size: int) -> int:
+    """How often an index takes each of `size` entries, one after the other; 0 where it does anything else."""
+    count, rest = divmod(index.numel(), max(1, size))
+    if count < 2 or rest or index.device.type != "cpu":
+        return 0
+    return count if torch.equal(index.reshape(size, count), torch.arange(size)[:, None].expand(-1, count)) else 0
 
 
 def _unflatten(y: Tensor, x: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ ROWS = [
     Row("transpose", (_values(2, 3, 2),), {}, {"perm": (2, 0, 1)}),
     Row("slice", (_values(2, 5),), {}, {"axis": 1, "start": 1, "stop": 5, "step": 2}),
     Row("gather", (_values(2, 4),), {"index": torch.tensor([[0, 1], [3, 3]])}, {"axis": 1}),
+    Row("gather", (_values(3, 4),), {"index": torch.arange(3).repeat_interleave(2)}, {"axis": 0}, note="up-sampling"),
     Row("pick", (_values(2, 3),), {"index": torch.tensor([[0, 1], [5, 5]])}),
     Row("concat", (_values(2, 2), _values(2, 1)), {}, {"axis": 1}),
     Row(
