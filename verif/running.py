@@ -215,7 +215,8 @@ class _State(State):
         found = self.tiled.rows(sweep, rows, self.deadline, LAST * self.effort.rounds)
         if not found.complete:
             raise OutOfTime
-        return torch.where(found.low.isnan(), -math.inf, found.low - self.total[at].flatten(1))
+        low = found.low - self.total[at].flatten(1)
+        return torch.where(low.isnan(), -math.inf, low)
 
     def push(self, name: str, relaxation: Relaxation, interval: Interval) -> Interval:
         """Forward mode for one node; biases are moved outward by what rounding does to forms of such terms."""

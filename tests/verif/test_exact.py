@@ -20,6 +20,7 @@ from tests.verif.test_verify import exact_minimum
 from tests.verif.tools_exact import decide
 from verif import Verdict, verify
 from verif.bounds import Engine, crown, optimised
+from verif.bounds.engine import OutOfTime
 from verif.clauses import ClauseTable
 from verif.exact import ExactSearch, harm, known, minimum, program, supported, tighten, worthwhile
 from verif.exact.duals import Multipliers, Node, Objective, bound
@@ -206,6 +207,16 @@ def test_no_time_is_no_verdict() -> None:
     graph = mlp(0, (4, 8, 8, 1))
     unsafe = linear(graph, cube(4).lower[0], cube(4).upper[0], [[1.0]], [-100.0])
     assert decide(graph, unsafe, timeout=0.0).verdict is Verdict.TIMEOUT
+
+
+def test_the_time_may_be_over_while_a_program_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = residual(0)
+    found = Engine(graph).bound(cube(64, 0.3))
+    with pytest.raises(OutOfTime):
+        program(graph, found.intervals, deadline=time.monotonic() - 1)
+    monkeypatch.setattr("verif.exact.search.program", lambda *args: program(*args[:2], deadline=0.0))
+    unsafe = linear(graph, cube(64, 0.3).lower[0], cube(64, 0.3).upper[0], [[1.0, 0.0, 0.0]], [0.0])
+    assert decide(graph, unsafe).verdict is Verdict.TIMEOUT
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -150,6 +150,18 @@ def test_values_that_are_one_number(inputs: int) -> None:
         assert bool((lower > 3.0).all() and (lower < 4.0).all())
 
 
+@pytest.mark.parametrize("op", ["sqrt", "exp", "reciprocal"])
+def test_of_what_has_no_end_nothing_is_known(op: str) -> None:
+    """Rows that take nothing of it lose 0 times infinity."""
+    builder = GraphBuilder()
+    x = builder.add("linear", [builder.input("x", (30,))], {"weight": torch.full((2, 30), 100.0).double()})
+    weight = {"weight": torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double()}
+    graph = builder.build([builder.add("linear", [builder.add(op, [x])], weight)])
+    ends = torch.full((1, 30), 3.0, dtype=torch.float64)
+    for effort in PASSES:
+        assert bool((Running(graph).lower(Box(-ends, ends), effort)[0] == -math.inf).all())
+
+
 def test_ops_without_a_bound() -> None:
     builder = GraphBuilder()
     x = builder.input("x", (4,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -23,14 +24,14 @@ def supported(graph: Graph) -> bool:
     return all(node.op == INPUT or node.op in KINKS or OPS[node.op].kind is Kind.AFFINE for node in graph)
 
 
-def program(graph: Graph, intervals: Mapping[str, Interval]) -> Program | None:
+def program(graph: Graph, intervals: Mapping[str, Interval], deadline: float = math.inf) -> Program | None:
     """The program of a graph over one box, from the intervals (1, *N) of a float64 pass (`Pass.intervals`).
 
-    None where an op is of another kind, an interval is not finite, or the matrices would be too large.
+    None where an op is of another kind, an interval is not finite, or matrices would be too large. Raises OutOfTime.
     """
     if not supported(graph):
         return None
-    builder = Builder()
+    builder = Builder(deadline=deadline)
     values: dict[str, Value] = {}
     for node in graph:
         low, high = (end.detach().double().flatten().cpu().numpy() for end in intervals[node.name])
@@ -57,7 +58,7 @@ class Step:
 
     def affine(self, inputs: Sequence[Value]) -> Value | None:
         """Rows of rows."""
-        found = expand(self.call, self.shapes)
+        found = expand(self.call, self.shapes, self.builder.deadline)
         if found is None:
             return None
         matrices, offset = found

@@ -5,6 +5,8 @@ Shape letters: N numbers of the node's value, I of one input's.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from graphs.ops import OPS
 from relaxations import Call
+from verif.bounds.found import OutOfTime
 
 Array = NDArray[np.float64]
 Signs = NDArray[np.int8]
@@ -25,11 +28,13 @@ CHUNK = 1 << 22  # numbers of one batch of unit inputs and their images
 MOST_WORK = 1 << 32  # numbers of all images together, beyond which a node is too large
 
 
-def expand(call: Call, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Sparse], Array] | None:
+def expand(
+    call: Call, shapes: Sequence[tuple[int, ...]], deadline: float = math.inf
+) -> tuple[list[Sparse], Array] | None:
     """Matrices (N, I), one per input, and the offset (N,) of an affine node; None where they would be too large.
 
     `shapes` are those of the inputs, without the batch. Entries are the op's own constants, without rounding, for
-    every op that does not itself multiply or divide constants.
+    every op that does not itself multiply or divide constants. Raises OutOfTime.
     """
     import scipy.sparse as sparse
 
@@ -40,10 +45,10 @@ def expand(call: Call, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Sparse],
     sizes = [torch.Size(shape).numel() for shape in shapes]
     if sum(sizes) * len(offset) > MOST_WORK:
         return None
-    return [_images(call, zeros, i, len(offset)) for i in range(len(shapes))], offset
+    return [_images(call, zeros, i, len(offset), deadline) for i in range(len(shapes))], offset
 
 
-def _images(call: Call, zeros: list[Tensor], which: int, size: int) -> Sparse:
+def _images(call: Call, zeros: list[Tensor], which: int, size: int, deadline: float) -> Sparse:
     """The matrix of one input: the images of its unit vectors, the offset left out."""
     import scipy.sparse as sparse
 
@@ -52,6 +57,8 @@ def _images(call: Call, zeros: list[Tensor], which: int, size: int) -> Sparse:
     step = max(1, CHUNK // max(count, size))
     blocks = []
     for first in range(0, count, step):
+        if time.monotonic() > deadline:
+            raise OutOfTime
         rows = min(step, count - first)
         unit = torch.zeros(rows, count, dtype=torch.float64)
         unit[torch.arange(rows), first + torch.arange(rows)] = 1.0

@@ -7,6 +7,7 @@ Shape letters: n inputs, V variables (the inputs first), K undecided ReLUs, E eq
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,13 +127,14 @@ class Program:
 
 @dataclass
 class Builder:
-    """Collects variables and blocks while a graph is walked."""
+    """Collects variables and blocks while a graph is walked, up to a deadline."""
 
     lower: list[Array] = field(default_factory=list)
     upper: list[Array] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     count: int = 0
     terms: int = 64
+    deadline: float = math.inf
 
     def variables(self, low: Array, high: Array) -> Index:
         """New variables with these bounds; their columns."""

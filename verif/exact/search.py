@@ -61,15 +61,15 @@ class ExactSearch:
             box = Box(self.box.lower[index : index + 1], self.box.upper[index : index + 1])
             try:
                 found = self.engine.bound(box, rounds=ROOT, deadline=self.deadline)
+                complete = yield from self._decide(box, found, self.region[index : index + 1])
             except OutOfTime:
                 return
-            complete = yield from self._decide(box, found, self.region[index : index + 1])
             if not complete:
                 return
             self.left -= 1
 
     def _decide(self, box: Box, found: Pass, region: Tensor) -> Generator[None, None, bool]:
-        """All conjunctions over one box; whether there was time for them."""
+        """All conjunctions over one box; whether there was time for them. Raises OutOfTime."""
         slack = of_terms(found, box.lower, box.upper) + self.noise
         gaps, _ = self.table.gaps(found.lower, region, slack)
         ids, _ = self.table.clause_ids(region)
@@ -77,7 +77,7 @@ class ExactSearch:
         if not all(factors):
             self.done += 1
             return True
-        made = program(self.engine.graph, found.intervals)
+        made = program(self.engine.graph, found.intervals, self.deadline)
         if made is None or math.prod(map(len, factors)) > MOST_CONJUNCTIONS:
             self.unresolved += 1
             return True
