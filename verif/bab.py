@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from relaxations import Interval
 from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker, Budget
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.bounds.chains import ChainPass, rounds_at
-from verif.bounds.entries import open_kinks
+from verif.bounds.entries import in_front, open_kinks
 from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
@@ -152,9 +153,11 @@ class Search:
             if self.refutes(cheap, batch):
                 self.level = -1
                 return cheap
+        known: Mapping[str, Interval] = {}
         for level, rounds in enumerate(self.levels(engine, region)):
             self.level = level
-            result = engine.bound(region, rounds=rounds, deadline=self.deadline)
+            result = engine.bound(region, rounds=rounds, deadline=self.deadline, known=known)
+            known = in_front(engine.graph, result.intervals)
             if self.refutes(result, batch):
                 break
         return result

@@ -118,8 +118,8 @@ class Engine:
         """Lower bounds of rows . output (rows (S, M) or (B, S, M); default: every output) over each box of `region`, or
         over the part of it in which values lie `within` intervals (by node, each (B, *N)).
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
-        With `backward` false, intermediate bounds stay those of the interval and forward passes (CROWN-IBP); those
-        `known` from `interval` are not computed again.
+        With `backward` false, intermediate bounds are those of intervals and forward mode (CROWN-IBP), and `known`
+        ones are not computed again; else they are met, and what they decide has no rows.
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
@@ -190,7 +190,9 @@ class State:
             self.move_outward(node.inputs)
         inputs = [self.intervals[i] for i in node.inputs]
         relaxation = self.relaxations[name] = rule.relax(call, inputs)
-        interval = self.known[name] if name in self.known else rule.interval(call, inputs)
+        interval = self.known[name] if name in self.known and not backward else rule.interval(call, inputs)
+        if name in self.known and backward:
+            interval = meet(interval, *self.known[name])
         if engine.source in self.forward:
             interval = self.push(name, relaxation, interval)
         self.intervals[name] = interval
@@ -231,8 +233,7 @@ class State:
         self.moved.discard(name)
         held = self.intervals[name]
         flat = mask.reshape(len(mask), -1)
-        counts = flat.sum(1)
-        total, union = int(counts.sum()), flat.any(0).nonzero()[:, 0]
+        total, union = int(flat.sum()), flat.any(0).nonzero()[:, 0]
         if total == 0:
             return
         lower, upper = held.lower.reshape(flat.shape).clone(), held.upper.reshape(flat.shape).clone()

@@ -23,6 +23,15 @@ def open_kinks(graph: Graph, intervals: Mapping[str, Interval]) -> int:
     return count
 
 
+def in_front(graph: Graph, intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The intervals of sums in front of nonlinear ops, of a pass: another over the same boxes leaves those that they
+    decide out (`Engine.bound(known=...)`), and only has rows for what is open.
+    """
+    kinds = {node.name: None if node.op == INPUT else OPS[node.op].kind for node in graph}
+    bent = (node for node in graph if kinds[node.name] not in (None, Kind.AFFINE))
+    return {name: intervals[name] for node in bent for name in node.inputs if kinds[name] is Kind.AFFINE}
+
+
 def by_pixel(mask: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """Boxes and flat entries in a mask (B, C * H * W), ordered so that rows of one pixel stand together."""
     boxes, places = mask.reshape(len(mask), channels, -1).transpose(1, 2).flatten(1).nonzero(as_tuple=True)
