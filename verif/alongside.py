@@ -58,7 +58,7 @@ class Alongside:
 
     def _run(self) -> Iterator[Tensor]:
         """All steps of the exact search, where it is worth its start."""
-        if self.search.kinks > MANY and not self.alone:
+        if self.search.seen.kinks > MANY and not self.alone:
             return
         from verif.exact.kinks import supported
 

@@ -15,7 +15,7 @@ from relaxations.sets import Ball, Box, InputSet, Meet
 from verif.attack import Attacker, Budget
 from verif.bounds import NO_ROUNDS, Engine, Pass, Rounds
 from verif.bounds.chains import ChainPass, rounds_at
-from verif.bounds.entries import in_front, open_kinks
+from verif.bounds.entries import Seen, in_front
 from verif.bounds.memory import UNLIMITED, Ration, bound_in_slices
 from verif.clauses import ClauseTable
 from verif.clip import Rows, combined, shrink
@@ -60,8 +60,7 @@ class Search:
     attacked: float = 0.0
     proved: float = 0.0
     lower_bound: float = math.inf
-    widths: tuple[tuple[str, float], ...] = ()
-    kinks: int = 0
+    seen: Seen = field(default_factory=Seen)
     started: float = field(default_factory=time.monotonic)
     threads: int = field(default_factory=torch.get_num_threads)
 
@@ -101,8 +100,8 @@ class Search:
 
     def note(self, result: Pass) -> None:
         """What the first pass of all said about values inside the network."""
-        if not self.widths:
-            self.widths, self.kinks = result.widths, open_kinks(self.engine.graph, result.intervals)
+        if not self.seen.widths:
+            self.seen = Seen.of(self.engine.graph, result)
 
     def share_work(self, size: int) -> None:
         """Use one thread for `size` boxes or points of a small network, all of them for more."""
@@ -339,7 +338,7 @@ class Search:
         seconds = time.monotonic() - self.started
         worst = float(self.domains.worst.min()) if len(self.domains) else self.lower_bound
         rate = self.done / max(seconds, 1e-9)
-        return Progress(len(self.domains), self.done, worst, self.proved, rate, seconds, self.widths)
+        return Progress(len(self.domains), self.done, worst, self.proved, rate, seconds, self.seen.widths)
 
 
 def met(property: Property, box: Box, region: Tensor) -> InputSet:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -62,9 +63,9 @@ def confirmed(search: Search, started: float) -> bool:
     regions = Domains(lower, upper, torch.arange(count), whole - math.inf, whole, signs)
     running = Running(query.graph, chunk_bytes=ration.chunk_bytes)
     step = max(1, min(STATE_BYTES, ration.state_bytes) // (2 * box_bytes(running.engine.graph, FINE.itemsize)))
-    found = Confirmation(
-        running, ClauseTable.of(query.property), _slack(search), step, search.done > 2 * count, search.level
-    )
+    parts = search.done > 2 * count
+    expected = {name: signs for name, signs in search.seen.signs.items() if len(signs) == count}
+    found = Confirmation(running, ClauseTable.of(query.property), _slack(search), step, parts, search.level, expected)
     try:
         return found.holds(regions, until)
     except OutOfTime:
@@ -89,7 +90,7 @@ def efforts(running: Running, *, few: bool, parts: bool, level: int) -> tuple[Ef
 @dataclass
 class Confirmation:
     """The search: `step` boxes at a time, and halves of those that are not refuted, where inputs are few; with `parts`,
-    whole regions are split after the cheapest look.
+    whole regions are split after the cheapest look. `expected` are signs of values (R, size) in all regions, by node.
     """
 
     running: Running
@@ -98,6 +99,7 @@ class Confirmation:
     step: int
     parts: bool
     level: int
+    expected: Mapping[str, Tensor] = field(default_factory=dict)
 
     def holds(self, regions: Domains, until: float) -> bool:
         """Whether all of the boxes are refuted. Raises OutOfTime."""
@@ -135,7 +137,8 @@ class Confirmation:
         slopes = torch.ones_like(boxes.lower)
         for effort in passes:
             if len(boxes):
-                lower, rows = self.running.lower(Box(boxes.lower, boxes.upper), effort, until)
+                expected = {name: signs[boxes.region] for name, signs in self.expected.items()}
+                lower, rows = self.running.lower(Box(boxes.lower, boxes.upper), effort, until, expected)
                 gaps = self.table.gaps(lower, boxes.region, self.slack.expand_as(lower))[0]
                 left = self.table.worst(gaps) <= 0
                 boxes, slopes = boxes.where(left), rows.abs().sum(1)[left]

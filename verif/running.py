@@ -87,13 +87,23 @@ class Running:
         like = torch.zeros(1, dtype=self.dtype)
         return self.engine.tiles.sweep(self.engine.output, like) is not None
 
-    def lower(self, boxes: Box, effort: Effort = SURE, deadline: float = math.inf) -> tuple[Tensor, Tensor]:
-        """Bounds (B, M), -inf where nothing is known, and slopes (B, M, n) of rows. Raises OutOfTime."""
+    def lower(
+        self,
+        boxes: Box,
+        effort: Effort = SURE,
+        deadline: float = math.inf,
+        expected: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Bounds (B, M), -inf where nothing is known, and slopes (B, M, n) of rows. Raises OutOfTime.
+
+        `expected` are signs of values (B, size), by node, 0 where both ends are wanted: whatever they are, bounds are
+        sound, and where they are right most rows are needed for one end only.
+        """
         engine = self.engine
         rounds, ends = Rounds(effort.rounds), Interval(boxes.lower, boxes.upper)
         state = _State(engine, boxes, {engine.source: ends}, rounds, deadline)
         state.seed()
-        state.effort = effort
+        state.effort, state.expected = effort, expected or {}
         state.untiled = TilePass(self.untiled, boxes, state.relaxations, rounds, state.intervals)
         for node in engine.graph:
             if node.op != INPUT:
@@ -122,6 +132,7 @@ class _State(State):
     least: dict[str, Tensor]
     untiled: TilePass
     effort: Effort
+    expected: Mapping[str, Tensor]
 
     def seed(self) -> None:
         """Sizes of the input, and how many nodes read each."""
@@ -196,7 +207,10 @@ class _State(State):
 
     def _tiled(self, sweep: TileSweep, rows: tuple[Tensor, Tensor], bounds: tuple[Tensor, Tensor]) -> None:
         """Rows (box, entry) a tile at a time, and all that any rows could lose."""
-        found = self.tiles.both(sweep, *rows, self.deadline)
+        if sweep.signs and self.at in self.expected:
+            found = self.tiles.ends(sweep, rows, self.expected[self.at][rows], self.deadline)
+        else:
+            found = self.tiles.both(sweep, *rows, self.deadline)
         if found is None:
             raise OutOfTime
         lower, upper = bounds

@@ -48,7 +48,7 @@ class Job(ctypes.Structure):
     _fields_ = [
         *((name, _P) for name in ("slots", "ops")),
         *((name, _I32) for name in ("slot_count", "op_count", "at", "input")),
-        *((name, _P) for name in ("box", "first", "count", "entries", "given")),
+        *((name, _P) for name in ("box", "first", "count", "entries", "negative", "given")),
         *((name, _I64) for name in ("given_stride", "out_stride", "total", "size")),
         *((name, _P) for name in ("center", "radius", "low", "high", "slopes", "bias", "steep", "arena")),
         ("arena_size", _I64),
@@ -67,6 +67,11 @@ class Tiles(NamedTuple):
     def of_units(cls, owner: Tensor, entry: Tensor, area: int, dtype: torch.dtype) -> Tiles:
         """Unit rows (E,) sorted by box and pixel: half as many as a vector has lanes, of one box and pixel."""
         return cls._grouped(owner, owner * area + entry % area, lanes(dtype) // 2)
+
+    @classmethod
+    def of_sides(cls, owner: Tensor, entry: Tensor, area: int, dtype: torch.dtype) -> Tiles:
+        """The same for rows each of which is a unit row or its negation: as many as a vector has lanes."""
+        return cls._grouped(owner, owner * area + entry % area, lanes(dtype))
 
     @classmethod
     def of_rows(cls, boxes: int, count: int, dtype: torch.dtype) -> Tiles:
@@ -90,6 +95,7 @@ class Found(NamedTuple):
     """What a sweep found: bounds, and the rows on the input with their bias where they were asked for.
 
     Of unit rows: low and high (E,), slopes (2, E, n) and bias (2, E), the rows first and then their negations.
+    Of unit rows or their negations: low (E,), high is low.
     Of given rows: low (B, S), high is low, slopes (B, S, n), bias (B, S). `complete` is False when time ran out.
     """
 
@@ -143,6 +149,12 @@ class TileSweep:
         index = entry.int()
         job = Job(entries=address(index), total=total, low=address(low), high=address(high))
         return Found(low, high, slopes, bias, self._run(job, relaxed, tiles, region, (slopes, bias)))
+
+    def sides(self, relaxed: Mapping[str, Entries], tiles: Tiles, rows: tuple[Tensor, Tensor], region: Region) -> Found:
+        """Lower bounds of unit rows, entries (E,) of the value, or of their negations, a mask (E,); over boxes."""
+        low, index, negative = torch.empty(len(rows[0]), dtype=self.dtype), rows[0].int(), rows[1].to(torch.uint8)
+        job = Job(entries=address(index), negative=address(negative), total=len(low), low=address(low))
+        return Found(low, low, None, None, self._run(job, relaxed, tiles, region, (None, None)))
 
     def rows(self, relaxed: Mapping[str, Entries], given: Tensor, boxes: int, region: Region) -> Found:
         """Lower bounds of rows (B or 1, S, size) on the value, with the rows on the input."""

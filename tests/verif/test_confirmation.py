@@ -16,7 +16,7 @@ from verif import Result, Verdict, verify
 from verif.properties import linear
 from verif.query import compile_query
 from verif.rounding import Allowance
-from verif.running import SURE, Effort, Running
+from verif.running import Running
 
 MODULE: Any = importlib.import_module("verif.verify")  # `verif.verify` is the function
 
@@ -71,9 +71,9 @@ def running(lost: float, calls: list[int]) -> Any:
     """Bounds that are lower by what counted rounding takes."""
     plain = Running.lower
 
-    def lower(self: Running, boxes: Box, effort: Effort = SURE, deadline: float = 0.0) -> tuple[Tensor, Tensor]:
+    def lower(self: Running, boxes: Box, *given: Any) -> tuple[Tensor, Tensor]:
         calls.append(len(boxes))
-        found, slopes = plain(self, boxes, effort, deadline)
+        found, slopes = plain(self, boxes, *given)
         return found - lost, slopes
 
     return mock.patch.object(Running, "lower", lower)

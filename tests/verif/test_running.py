@@ -16,8 +16,9 @@ from tests.verif.programs import exact
 from tests.verif.test_roundoff import CURVES, crossed, curved, network
 from verif import Verdict, verify
 from verif.bounds import Engine
+from verif.bounds.entries import Seen
 from verif.properties import linear
-from verif.running import ALL, FORMS, KINKS, SURE, Running, unknown_ops
+from verif.running import ALL, FORMS, KINKS, SURE, Effort, Running, unknown_ops
 
 PASSES = [FORMS, KINKS[0], ALL[2], SURE]
 
@@ -92,6 +93,23 @@ def below(graph: Graph, seed: int, radius: float) -> tuple[int, Tensor, Tensor]:
     lowers = torch.cat([running.lower(box, effort)[0] for effort in PASSES]).double()
     plain = Engine(graph.to(torch.float32)).bound(box, torch.eye(len(values))).lower[0].double()
     return int((plain > values + 1e-12 * values.abs()).sum()), lowers, values
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_signs_that_are_expected_only_save_rows(seed: int, rounds: int) -> None:
+    """Whatever they are bounds are sound, and where they are right they are as high."""
+    graph = pictures(seed).to(torch.float64)
+    box, generator = Box(-torch.ones(2, 3), torch.ones(2, 3)).to(torch.float64), torch.Generator().manual_seed(seed)
+    box = Box(box.lower, box.lower + torch.rand(2, 3, generator=generator))
+    values = torch.stack([graph(p)[0] for p in box.sample(200, generator).transpose(0, 1)]).amin(0)
+    signs = Seen.of(graph, Engine(graph).bound(box)).signs
+    wrong = {name: torch.randint(-1, 2, held.shape, generator=generator) for name, held in signs.items()}
+    running, effort = Running(graph), Effort(True, 16, 1.0, rounds)
+    lower, right, astray = (running.lower(box, effort, expected=of)[0] for of in ({}, signs, wrong))
+    assert bool((torch.stack([lower, right, astray]) <= values + 1e-9).all())
+    assert torch.allclose(right, lower, atol=0.0 if rounds else 1e-9, rtol=0.05 if rounds else 0.0)
+    assert not running.tiled or not torch.equal(astray, lower)  # or the test tests nothing
 
 
 @pytest.mark.parametrize("op", [*CURVES, "softmax"])

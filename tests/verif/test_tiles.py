@@ -100,6 +100,21 @@ def check_units(tiles: TilePass, relaxations: Relaxations, at: str, seed: int) -
         near(sign * bound, (bias + region.minimize(slopes))[owner, entry], size)
 
 
+def check_ends(tiles: TilePass, at: str, seed: int) -> None:
+    """Of random entries the ends that are wanted, some alone: as if both were."""
+    sweep = tiles.sweep(at)
+    assert sweep is not None
+    generator, size = torch.Generator().manual_seed(seed), tiles.programs.graph[at].size
+    rows = by_pixel(torch.rand(tiles.boxes, size, generator=generator) < (0.3, 1.0)[seed % 2], sweep.channels)
+    expected = torch.randint(-1, 2, rows[0].shape, generator=generator)
+    found, both = tiles.ends(sweep, rows, expected, math.inf), tiles.both(sweep, *rows, math.inf)
+    assert found is not None and both is not None
+    for sign, end, wanted in zip((1, -1), found, both, strict=True):
+        there = sign * expected >= 0
+        near(end[there], wanted[there], wanted[there].abs() + 1)
+        assert bool((sign * end[~there] == -math.inf).all())
+
+
 def check_rows(tiles: TilePass, relaxations: Relaxations, at: str, seed: int) -> None:
     """Bounds, slopes and biases of random rows, shared and for each box."""
     graph, region = tiles.programs.graph, tiles.region
@@ -129,3 +144,5 @@ def test_tiles_are_the_plain_sweep(seed: int, dtype: torch.dtype) -> None:
         if tiles.sweep(at) is not None:
             check_units(tiles, relaxations, at, seed)
             check_rows(tiles, relaxations, at, seed)
+            if tiles.box is not None:
+                check_ends(tiles, at, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +12,27 @@ from graphs import Graph
 from graphs.ir import INPUT
 from graphs.ops import OPS, Kind
 from relaxations import RULES, Call, Interval
+from verif.bounds.found import Pass
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass said about values inside a network: mean widths, how many kinks are open (see `open_kinks`), and the
+    signs (B, size) of sums in front of nonlinear ops, by node, 0 where they are open.
+    """
+
+    widths: tuple[tuple[str, float], ...] = ()
+    kinks: int = 0
+    signs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: Graph, found: Pass) -> Seen:
+        """Of a pass over a graph."""
+        signs = {
+            name: (ends.lower >= 0).flatten(1).to(torch.int8) - (ends.upper <= 0).flatten(1).to(torch.int8)
+            for name, ends in in_front(graph, found.intervals).items()
+        }
+        return cls(found.widths, open_kinks(graph, found.intervals), signs)
 
 
 def open_kinks(graph: Graph, intervals: Mapping[str, Interval]) -> int:

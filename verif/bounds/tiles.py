@@ -142,6 +142,32 @@ class TilePass:
         least = [self.region.minimize(rows[:, None], owner)[:, 0] for rows in found.slopes]
         return found.bias[0] + least[0], -(found.bias[1] + least[1])
 
+    def ends(
+        self, sweep: TileSweep, rows: tuple[Tensor, Tensor], expected: Tensor, deadline: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """Bounds (E,) as by `both`, over boxes alone; of entries whose sign is `expected` (E,) to be 1 or -1 the end
+        that shows it, and the other is infinite: in half as many tiles, which are done when all is as expected.
+        """
+        assert self.box is not None
+        (channels, *sides), (owner, entry) = sweep.program.slots[sweep.program.at].geometry, rows
+        area, own = math.prod(sides), 2 * len(entry)
+        row = torch.cat([(expected >= 0).nonzero()[:, 0], (expected <= 0).nonzero()[:, 0]])
+        negative = torch.arange(len(row)) >= int((expected >= 0).sum())
+        # By box and pixel, and there those with one end first; within a tile by channel.
+        pixel = 2 * (owner * area + entry % area)[row] + (expected[row] == 0)
+        order = (pixel * own + 2 * row + negative).argsort()
+        tiles = Tiles.of_sides(owner[row[order]], entry[row[order]], area, sweep.dtype)
+        tile = torch.arange(len(tiles.size)).repeat_interleave(tiles.size.long())
+        order = order[(tile * channels + entry[row[order]] // area).argsort(stable=True)]
+        row, negative = row[order], negative[order]
+        region = self._region(deadline, self.rounds.inner)
+        found = sweep.sides(self._relaxed(sweep), tiles, (entry[row], negative), region)
+        if not found.complete:
+            return None
+        lower, upper = (found.low.new_full((len(entry),), end) for end in (-math.inf, math.inf))
+        lower[row[~negative]], upper[row[negative]] = found.low[~negative], -found.low[negative]
+        return lower, upper
+
     def rows(self, sweep: TileSweep, rows: Tensor, deadline: float, rounds: int | None = None) -> Found:
         """Lower bounds of rows (B or 1, S, *N) on the value, with the rows on the input."""
         flat = rows.reshape(*rows.shape[:2], sweep.program.slots[sweep.program.at].size)

@@ -57,10 +57,12 @@ struct Op {
     const int32_t* index;
 };
 
-// Tiles t: rows first[t] to first[t + 1] of box[t]. `entries` are flat positions of unit rows; or `given` are rows
-// (boxes or one, S, size of the value `at`), and first counts within a box's S.
-// Out: low and high (total) of unit rows, or low (boxes, S) of given rows; with `slopes`, the rows on the input and
-// their bias too, for unit rows the rows first and then their negations, (2, total, size) and (2, total).
+// Tiles t: rows first[t] to first[t + 1] of box[t]. `entries` are flat positions of unit rows, each with its negation, or
+// alone with `negative`, which says for each which of both it is; or `given` are rows (boxes or one, S, size of the value
+// `at`), and first counts within a box's S.
+// Out: low and high (total) of unit rows, low alone of those that are alone, or low (boxes, S) of given rows; with
+// `slopes`, the rows on the input and their bias too, for unit rows the rows first and then their negations,
+// (2, total, size) and (2, total).
 // `center` and `radius` (boxes, size) are those of boxes of inputs; without them the bounds are the bias alone.
 // `steep`, for given rows: the rows on the input before any step, or null.
 // `rounds`: steps of slope optimisation (needs centre and radius); with `signs`, unit rows whose sign is settled take no more.
@@ -70,6 +72,7 @@ struct Job {
     const Op<F>* ops;
     int32_t slot_count, op_count, at, input;
     const int32_t *box, *first, *count, *entries;
+    const uint8_t* negative;
     const F* given;
     int64_t given_stride, out_stride, total, size;
     const F *center, *radius;

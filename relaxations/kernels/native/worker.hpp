@@ -77,7 +77,8 @@ class Worker {
         }
     }
 
-    // Unit rows in the lower half of the lanes, their negations in the upper half; entries are sorted by pixel and channel.
+    // Unit rows in the lower half of the lanes, their negations in the upper half, or a row or its negation in each lane;
+    // entries are sorted by pixel and channel.
     void start_units() {
         Rows<F>& r = rows[job.at];
         const int32_t* entry = job.entries + first;
@@ -91,30 +92,34 @@ class Worker {
         if (r.lines[0]) {  // the value of a scalar op: its own list, for its lines come next
             r.each([&](int k) { r.at[k] = V<F>{}; });
         } else {
-            list_units(entry, w, area);
-            r.start = unit_start.data(), r.channel = unit_channel, r.flat = entry;
-            for (int k = 0; k < count; ++k) r.at[k] = V<F>{};
+            const int listed = list_units(entry, w, area);
+            r.start = unit_start.data(), r.channel = unit_channel, r.flat = unit_flat;
+            for (int k = 0; k < listed; ++k) r.at[k] = V<F>{};
         }
         for (int lane = 0; lane < count; ++lane) {
             const int p = entry[lane] % area, c = entry[lane] / area;
             const int32_t* end = r.channel + r.start[p + 1];
             const int32_t* found = std::lower_bound(r.channel + r.start[p], end, c);
             if (found == end || *found != c) continue;
-            r.at[found - r.channel][lane] = 1, r.at[found - r.channel][half + lane] = -1;
+            V<F>& unit = r.at[found - r.channel];
+            unit[lane] = job.negative && job.negative[first + lane] ? -1 : 1;
+            if (!job.negative) unit[half + lane] = -1;
         }
     }
 
-    // A list of the tile's own entries only, for the pixels of the window.
-    void list_units(const int32_t* entry, const Window& w, int area) {
+    // A list of the tile's own entries only, each once, for the pixels of the window; returns how many they are.
+    int list_units(const int32_t* entry, const Window& w, int area) {
         const int width = rows[job.at].width;
         unit_start.resize(area + 1);
-        int k = 0;
+        int k = 0, listed = 0;
         for (int y = w.top; y < w.bottom; ++y)
             for (int p = y * width + w.left; p < y * width + w.right; ++p) {
-                unit_start[p] = k;
-                for (; k < count && entry[k] % area == p; ++k) unit_channel[k] = entry[k] / area;
-                unit_start[p + 1] = k;
+                unit_start[p] = listed;
+                for (; k < count && entry[k] % area == p; ++k)
+                    if (k == 0 || entry[k] != entry[k - 1]) unit_channel[listed] = entry[k] / area, unit_flat[listed++] = entry[k];
+                unit_start[p + 1] = listed;
             }
+        return listed;
     }
 
     void step(const Op<F>& op, V<F>& bias, int round) {
@@ -215,7 +220,7 @@ class Worker {
         const int64_t out = job.given ? int64_t(job.out_stride) * box + first : first;
         for (int lane = 0; lane < count; ++lane) {
             if (keep(lane, low, bias, out + lane)) job.low[out + lane] = best[lane];
-            if (!job.given && keep(half + lane, low, bias, job.total + out + lane)) job.high[out + lane] = -best[half + lane];
+            if (both() && keep(half + lane, low, bias, job.total + out + lane)) job.high[out + lane] = -best[half + lane];
         }
     }
 
@@ -239,16 +244,19 @@ class Worker {
     virtual bool settled() {
         if (job.given || !job.signs) return false;
         for (int lane = 0; lane < count; ++lane)
-            if (!(best[lane] >= 0) && !(best[LANES<F> / 2 + lane] >= 0)) return false;
+            if (!(best[lane] >= 0) && !(both() && best[LANES<F> / 2 + lane] >= 0)) return false;
         return true;
     }
+
+    // Whether the upper half of the lanes holds the negations of the rows in the lower half.
+    bool both() const { return !job.given && !job.negative; }
 
     const Job<F>& job;
     V<F>* arena;
     std::vector<Rows<F>> rows, values;
     std::vector<Tap> scratch;
     std::vector<int32_t> unit_start;
-    int32_t unit_channel[LANES<F>];
+    int32_t unit_channel[LANES<F>], unit_flat[LANES<F>];
     V<F> best, moving;
     int box = 0, first = 0, count = 0;
 };
