@@ -25,6 +25,7 @@ from relaxations.kernels.cases import CaseSweep, Decided, Pace
 from verif.bounds import Engine, Pass
 from verif.bounds.chains import ChainPass
 from verif.cases import Cases
+from verif.exact.front import Linear
 from verif.fronts import Front, FrontSearch
 from verif.rounding import Allowance
 from verif.signs import ROUNDS, SignSearch
@@ -109,7 +110,7 @@ class Rough:
 
 @dataclass
 class Clock:
-    """A clock that moves on by a tick when anything looks at it; at the last of `calls` for bounds the time is over.
+    """A clock that moves on by a tick when anything looks at it; the last of `calls` for bounds or solutions ends it.
 
     What a sweep returns that had no time to end means nothing.
     """
@@ -135,8 +136,8 @@ class Clock:
 
         stack.enter_context(patch("time.monotonic", self))
         stack.enter_context(patch.object(CaseSweep, "run", swept))
-        for owner in (Engine, ChainPass):
-            stack.enter_context(patch.object(owner, "bound", self._bounded(owner.bound)))
+        for owner, name in ((Engine, "bound"), (ChainPass, "bound"), (Linear, "solve")):
+            stack.enter_context(patch.object(owner, name, self._bounded(getattr(owner, name))))
         return stack
 
     def _bounded(self, plain: Callable[..., Any]) -> object:

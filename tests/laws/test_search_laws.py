@@ -83,6 +83,7 @@ SHORT = [
     ("windows", "one", "tight", "signs", (9, 14, 20, 29)),
     ("few", "all", "usual", "boxes", (6, 12)),
     ("maxima", "any", "usual", "values", (3, 8)),
+    ("small", "any", "usual", "exact", range(2, 14, 2)),
 ]
 
 

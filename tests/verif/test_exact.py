@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from relaxations.sets import Box
 from tests.laws.checks import ROWS
 from tests.laws.table import Row
 from tests.verif.networks import mlp, residual
+from tests.verif.programs import exact
 from tests.verif.test_verify import exact_minimum
 from tests.verif.tools_exact import decide
 from verif import Verdict, verify
@@ -123,6 +125,21 @@ def test_any_multipliers_are_sound(seed: int) -> None:
         assert bound(made, triangles, node, objective, y) <= least
 
 
+def test_bounds_count_what_they_round() -> None:
+    """Sums of some numbers at one point: half of them would be above what they are."""
+    ends, none, above = torch.linspace(-1, 1, 40), np.zeros(0), 0
+    for seed in range(20):
+        graph = mlp(seed, (40, 1))
+        made = program(graph, Engine(graph).bound(box(ends, ends)).intervals)
+        assert made is not None
+        objective = Objective(made.outputs.rows, made.outputs.offset, made.outputs.size)
+        root, y = Node.root(made, made.triangles()), Multipliers(np.full(1, 1 / 3), none, none)
+        (value,) = exact(graph, [Fraction(x) for x in ends.tolist()])
+        assert Fraction(bound(made, made.triangles(), root, objective, y)) <= Fraction(1 / 3) * value
+        above += Fraction(float((objective.rows @ made.lower + objective.offset)[0])) > value
+    assert above > 0  # or the test tests nothing
+
+
 def test_bounds_of_nan_are_none() -> None:
     graph = mlp(0, (4, 8, 8, 2))
     made = program(graph, Engine(graph).bound(cube(4)).intervals)
@@ -217,6 +234,13 @@ def test_the_time_may_be_over_while_a_program_is_made(monkeypatch: pytest.Monkey
     monkeypatch.setattr("verif.exact.search.program", lambda *args: program(*args[:2], deadline=0.0))
     unsafe = linear(graph, cube(64, 0.3).lower[0], cube(64, 0.3).upper[0], [[1.0, 0.0, 0.0]], [0.0])
     assert decide(graph, unsafe).verdict is Verdict.TIMEOUT
+
+
+def test_what_no_program_is_made_of_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = mlp(0, (4, 8, 8, 1))
+    monkeypatch.setattr("verif.exact.search.program", lambda *_: None)
+    unsafe = linear(graph, cube(4).lower[0], cube(4).upper[0], [[1.0]], [0.0])
+    assert decide(graph, unsafe).verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize("seed", range(3))
