@@ -133,16 +133,22 @@ def starts(lower: Tensor, upper: Tensor, count: int, generator: torch.Generator)
 
 
 def best_starts(
-    attacker: Attacker, sources: Sequence[tuple[Box, Tensor]], count: int, generator: torch.Generator
+    attacker: Attacker,
+    sources: Sequence[tuple[Box, Tensor]],
+    count: int,
+    generator: torch.Generator,
+    drawn_for_each: int = DRAWN,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """About `count` points (P, n) of boxes with their regions, the widths (P, n) of the boxes, and the regions (P,)."""
     drawn: list[tuple[Tensor, Tensor, Tensor]] = []
     for box, region in sources:
-        each = DRAWN * max(2, count // len(region) // len(sources))
+        each = drawn_for_each * max(2, count // len(region) // len(sources))
         points = starts(box.lower, box.upper, each, generator).flatten(0, 1)
         drawn.append((points, box.width.repeat_interleave(each, 0), region.repeat_interleave(each)))
     points, width, region = (torch.cat(part) for part in zip(*drawn, strict=True))
+    if drawn_for_each == 1:
+        return points, width, region
     gap = attacker.gap(points, region)
-    gap[:: 2 * DRAWN] = -math.inf  # half of the starts are those that look best, half are any
-    best = torch.topk(gap, len(points) // DRAWN, largest=False).indices
+    gap[:: 2 * drawn_for_each] = -math.inf  # half of the starts are those that look best, half are any
+    best = torch.topk(gap, len(points) // drawn_for_each, largest=False).indices
     return points[best], width[best], region[best]

@@ -20,7 +20,7 @@ from torch import Tensor
 from graphs import Graph
 from relaxations.sets import Box
 from verif.alongside import Alongside
-from verif.attack import Attacker, Budget, Pace, best_starts, starts
+from verif.attack import DRAWN, Attacker, Budget, Pace, best_starts, starts
 from verif.bab import Candidate, Progress, Search, met
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
@@ -281,15 +281,18 @@ class Run:
             self.pace = Pace.measured(search.attacker, self._inner(first).center, first)
         begun = time.monotonic()
         seconds = max(ATTACK, ATTACK_SHARE * (begun - self.started))
-        count = self.pace.starts(steps, seconds, self.query.property.lower.shape[1])
-        points, width, owner = self._starts(search, count)
-        budget = Budget(steps, min(self.deadline, begun + 5.0))
+        count = self.pace.starts(steps, seconds, inputs := self.query.property.lower.shape[1])
+        # Of few inputs, bounds say more than the last steps of slow descents.
+        slow = inputs <= FEW_INPUTS and count * steps > self.pace.speed * seconds
+        points, width, owner = self._starts(search, count, 1 if slow else DRAWN)
+        budget = Budget(steps, min(self.deadline, begun + (2 * seconds if slow else 5.0)))
         points, gap = search.attacker.descend(points, width, owner, budget)
         for index in torch.nonzero(gap <= 0)[:8, 0].tolist():
             found = self._replayed(points[index])
             if found is not None:
                 return found
-        self.pace = Pace(len(points) * steps / (time.monotonic() - begun))
+        if time.monotonic() < budget.deadline:  # all steps were made
+            self.pace = Pace(len(points) * steps / (time.monotonic() - begun))
         return self._near(points, owner)
 
     def _near(self, points: Tensor, region: Tensor) -> Result | None:
@@ -300,15 +303,15 @@ class Run:
         ends = self.deployed.endless and self.timeout is None
         return self._result(Verdict.UNKNOWN, reason=self.deployed.endless) if ends else None
 
-    def _starts(self, search: Search, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (P, n), about `count`, the widths (P, n) of the boxes they were drawn from, and their regions (P,)."""
+    def _starts(self, search: Search, count: int, drawn: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Points (P, n), best of `drawn` times as many, the widths (P, n) of their boxes, and their regions (P,)."""
         generator = torch.Generator(torch.get_default_device()).manual_seed(self.strategy.seed + search.done)
         leaves = search.domains.where(torch.topk(search.domains.worst, min(64, len(search.domains)), largest=False)[1])
         regions = torch.unique(leaves.region)
         sources = [(self._inner(regions), regions)]
         if search.done > len(self.query.property.lower):  # domains are smaller than regions
             sources.append((Box(leaves.lower, leaves.upper).to(sources[0][0].lower.dtype), leaves.region))
-        return best_starts(search.attacker, sources, count, generator)
+        return best_starts(search.attacker, sources, count, generator, drawn)
 
     def _replayed(self, point: Tensor) -> Result | None:
         """VIOLATED, if a replay in onnxruntime (or the torch module) confirms the point."""
