@@ -180,8 +180,9 @@ class Search:
         else:
             region, until, most = self.region_set(domains, torch.float64), self.deadline, self.ration.state_bytes
             worst = torch.full((len(domains),), -math.inf, dtype=torch.float64)
-            for level, rounds in enumerate((NO_ROUNDS, *self.levels(self.exact, region)), -1):
-                if level >= self.level:  # less did not do in float32 either
+            levels = (NO_ROUNDS, *self.levels(self.exact, region))
+            for level, rounds in enumerate(levels, -1):
+                if level >= min(self.level, len(levels) - 2):  # less did not do in float32 either
                     result = bound_in_slices(self.exact, region, most, level >= 0, rounds=rounds, deadline=until)
                     worst = worst.maximum(self.worst(result, domains))
                 if bool((worst > 0).all()):

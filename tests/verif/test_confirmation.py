@@ -60,6 +60,15 @@ def test_a_leaf_that_is_not_confirmed_is_split(inputs: int) -> None:
     assert found.domains > 1
 
 
+def test_every_leaf_is_confirmed_for_itself() -> None:
+    """The halves of [-1, 3]: one look at [-1, 1] is not enough, whatever another one shows of [1, 3]."""
+    graph = twins(30)
+    with allowing(0.3):
+        found = verify(graph, linear(graph, [-1.0] * 30, [3.0] * 30, [[1.0]], [-0.6]), timeout=20.0, strategy="boxes")
+    assert (found.verdict, found.rounding) == (Verdict.HOLDS, "proved")
+    assert found.domains == 5
+
+
 @pytest.mark.parametrize("inputs", [1, 30])
 def test_what_nothing_confirms_does_not_hold(inputs: int) -> None:
     with allowing(0.7):

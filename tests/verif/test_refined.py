@@ -15,7 +15,7 @@ from relaxations.kernels.library import available
 from relaxations.sets import Box
 from verif.bounds import Engine
 from verif.bounds.engine import OutOfTime
-from verif.fronts import Front
+from verif.fronts import Front, before
 from verif.refined import RefinedSearch
 from verif.signs import SignSearch
 
@@ -69,6 +69,16 @@ def _lowest(graph: Graph, box: Box) -> float:
         points = (points - step * gradient.sign()).maximum(box.lower).minimum(box.upper)
         step *= 0.93
     return float(graph(points.detach())[0].min())
+
+
+def test_a_front_allows_for_rounding_too() -> None:
+    """Of all values up to its own."""
+    graph = _dense(0)
+    held = {node.name: torch.full(node.shape, 1e-9, dtype=torch.float64) for node in graph}
+    names = [node.inputs[0] for node in graph if node.op == "relu"]
+    engine = before(Engine(graph, errors=held), names[1])
+    assert engine.errors == {node.name: held[node.name] for node in engine.graph}
+    assert names[1] in engine.errors and names[2] not in engine.errors
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 0.4])
