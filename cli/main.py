@@ -22,7 +22,7 @@ def main() -> None:
     """
     import signal
 
-    from cli.later import postpone
+    from verif.later import postpone
 
     postpone()
     # Idle OpenMP threads soon sleep: for long, they take the processors from whatever else runs (20 times slower), and

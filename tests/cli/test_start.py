@@ -74,7 +74,7 @@ def test_transposes_that_are_not_written_by_hand_need_no_compiler() -> None:
 
 LATER = """
 import sys
-from cli.later import postpone
+from verif.later import postpone
 postpone()
 import torch
 from verif import compile
@@ -95,6 +95,20 @@ def test_the_command_itself_leaves_them_out() -> None:
     done = subprocess.run(line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("HOLDS") and "import 'torch.functional'" in done.stderr
     assert "import 'torch._decomp'" not in done.stderr
+
+
+def test_so_does_a_worker() -> None:
+    code = """
+import socket
+from multiprocessing.connection import Connection
+from verif.batch.worker import serve
+own, other = socket.socketpair()
+other.shutdown(socket.SHUT_WR)
+serve(Connection(own.detach()), 1)
+"""
+    line = [sys.executable, "-v", "-c", code]
+    done = subprocess.run(line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert "import 'torch.functional'" in done.stderr and "import 'torch._decomp'" not in done.stderr
 
 
 def test_what_torch_traces_modules_with_is_loaded_when_it_is_needed() -> None:

@@ -15,10 +15,13 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from verif.later import postpone
+
 
 def serve(connection: Connection, threads: int) -> None:
     """Answer until the other end is gone."""
     started = time.monotonic()
+    postpone()
     gc.disable()
     import torch
 
