@@ -14,6 +14,7 @@ from tests.verif.programs import exact
 from verif import Verdict, verify
 from verif.bounds import Engine, Rounds
 from verif.properties import linear
+from verif.query import compile_query
 from verif.rounding import JUMPS
 from verif.roundoff import errors
 
@@ -170,3 +171,21 @@ def test_coefficients_that_underflow(inputs: int) -> None:
         plain = Engine(graph.to(torch.float32)).bound(Box(centre, centre), torch.eye(2)).lower[0].double()
         without += crossed(plain, torch.full((2,), 1e-6 * float(max(map(abs, value)))), value)
     assert without > 0
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("arithmetic", "gap", "holds"), [("real", 1e-9, True), ("real", -0.1, False), ("float32", 1e-9, False)]
+)
+def test_outputs_of_a_relu_need_no_allowance_but_for_programs(
+    arithmetic: str, gap: float, holds: bool, sign: float
+) -> None:
+    """Those in float32 may be off by more."""
+    builder, weight = GraphBuilder(), torch.tensor([[0.3, -0.7, 1.1]]).double()
+    params = {"weight": weight, "bias": torch.tensor([9.0]).double()}
+    x = builder.add("linear", [builder.input("x", (3,))], params)
+    graph = builder.build([builder.add("relu", [x])])
+    least = sign * 9 - 0.1 * float(weight.abs().sum())
+    asked = linear(graph, [-0.1] * 3, [0.1] * 3, [[sign]], [least - gap])
+    found = verify(None, compile_query(asked, graph, arithmetic=arithmetic), timeout=10 if holds else 0.3)
+    assert (found.verdict is Verdict.HOLDS) is holds
