@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -89,6 +90,16 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     workers = Here()
     outcome = split(tmp_path / "r.db", asked, 2, workers)
     assert outcome is not None and outcome.verdict == "holds" and len(workers.asked) == 2
+
+
+def test_halvings_of_another_version_are_made_anew(tmp_path: Path) -> None:
+    """Its names of values might be those of others."""
+    asked = question("collision", "head_on_is_never_clear")
+    with pytest.raises(KeyboardInterrupt), mock.patch("verif.parts.__version__", "0"):
+        split(tmp_path / "r.db", asked, 2, Here(most=3))
+    workers = Here()
+    outcome = split(tmp_path / "r.db", asked, 2, workers)
+    assert outcome is not None and outcome.verdict == "holds" and len(workers.asked) == 5
 
 
 @dataclass

@@ -62,6 +62,7 @@ ROWS = [
     Row("products", "all", asked("values", "full store", 12), ("empty halves",), 0.002, 2),
     Row("maxima", "any", asked("random", "full store", 8, rough=True), ("values at random",), 0.002),
     Row("small", "any", asked("exact", rough=True), ("exact signs",), 0.002, 2),
+    Row("small", "regions", asked("exact"), ("exact",), 0.002, 2),
 ]
 
 

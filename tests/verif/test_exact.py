@@ -193,6 +193,15 @@ def test_the_tree_decides_next_to_the_boundary(seed: int, distance: float) -> No
     assert above.point is not None and float(row[0] @ graph(above.point[None])[0][0]) <= found[0] + distance
 
 
+def test_the_tree_allows_for_the_noise_of_the_network() -> None:
+    graph = mlp(1, (4, 8, 2))
+    least = minimum(graph, cube(4), torch.tensor([1.0, 0.0]))
+    assert least is not None
+    for noise, verdict in ((0.05, Verdict.HOLDS), (0.2, Verdict.UNKNOWN)):
+        unsafe = linear(graph, cube(4).lower[0], cube(4).upper[0], [[1.0, 0.0]], [least[0] - 0.1])
+        assert decide(graph, unsafe, noise=noise).verdict is verdict
+
+
 def test_conjunctions_are_refuted_together() -> None:
     graph = mlp(1, (4, 8, 2))
     rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)

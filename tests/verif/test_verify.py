@@ -123,6 +123,19 @@ def test_factors_are_conjunctions_of_disjunctions() -> None:
     assert verify(graph, violated, timeout=20).verdict is Verdict.VIOLATED
 
 
+@pytest.mark.parametrize("strategy", ["boxes", "exact"])
+def test_a_clause_has_no_more_atoms_than_its_own(strategy: str) -> None:
+    """Whatever stands where it is padded."""
+    graph = mlp(1, (4, 8, 2))
+    base = linear(graph, LOWER, UPPER, torch.eye(2), [0.0])
+    first, _ = exact_minimum(graph, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    atoms, none = torch.tensor([[0, -1], [0, 1]]), torch.zeros(2, 2, dtype=torch.bool)
+    for limit, verdict in ((first + 0.05, Verdict.VIOLATED), (first - 0.05, Verdict.HOLDS)):
+        thresholds = torch.tensor([[limit, first - 9.0], [first - 0.1, 1e3]], dtype=torch.float64)
+        asked = replace(base, clauses=Clauses(atoms, thresholds, none), spans=torch.tensor([[[0, 2]]]))
+        assert verify(graph, asked, timeout=20, strategy=strategy).verdict is verdict
+
+
 def test_many_regions_are_one_batch_of_sub_problems() -> None:
     graph = mlp(2, (1, 6, 1))
     count = 50_000
