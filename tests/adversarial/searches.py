@@ -125,7 +125,7 @@ def _signs(**values: object) -> Settings:
 
 EAGER = {"FIRST": 0.0, "ROOTS": 0.0, "LEAST": 0.0, "PROMISE": -INF, "LESS": INF, "ASKING": INF, "WON": -INF}
 EAGER |= {"TRIAL": 0.0, "SLICE": 0.0}
-TIGHT = {**{f"refined.{name}": value for name, value in EAGER.items()}, "fronts.SHORT": -0.5}
+TIGHT = {**{f"refined.{name}": value for name, value in EAGER.items()}, "fronts.SHORT": -0.5, "hulls.ROUNDS": 12}
 SETTINGS: dict[str, Settings] = {
     "usual": {},
     "small batches": _signs(),
@@ -133,6 +133,7 @@ SETTINGS: dict[str, Settings] = {
     "full store": {**_signs(), "strategy.STORE_BYTES": 1, "values.STORE_BYTES": 1},
     "tight": TIGHT,
     "tight, in slices": {**_signs(), **TIGHT, "refined.WON": 0.0, "refined.LESS": 1e-9},
+    "tight, in vain": {**TIGHT, "refined.WON": INF},
     "few boxes": {"verify.UNLIMITED": Ration(boxes=4, store_bytes=1)},
 }
 
