@@ -76,6 +76,16 @@ def test_what_nothing_confirms_does_not_hold(inputs: int) -> None:
     assert found.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT)
 
 
+@pytest.mark.parametrize("strategy", ["boxes", "auto"])
+def test_what_float32_says_alone_does_not_hold_of_programs(strategy: str) -> None:
+    """Of boxes behind the first batch, which took more rounds than they get: errors of programs come on top."""
+    graph = twins(30)
+    asked = linear(graph, [-1.0] + [0.0] * 29, [3.0] + [0.1] * 29, [[1.0]], [-0.6])
+    with allowing(0.7):
+        found = verify(None, compile_query(asked, graph, arithmetic="float32"), timeout=1.0, strategy=strategy)
+    assert found.verdict in (Verdict.UNKNOWN, Verdict.TIMEOUT)
+
+
 def running(lost: float, calls: list[int]) -> Any:
     """Bounds that are lower by what counted rounding takes."""
     plain = Running.lower
