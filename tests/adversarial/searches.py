@@ -199,7 +199,7 @@ class Trial:
 
     `rough` lets bounds be off by all that is said of them. A search is interrupted after so many `steps`, and has so
     many `seconds` of a clock that moves on by `tick` whenever anything looks at it, and is over after so many `calls`
-    for bounds: nothing depends on the machine.
+    for bounds: nothing depends on the machine. In another `arithmetic` than the real one, it is about programs too.
     """
 
     strategy: str = "auto"
@@ -211,10 +211,11 @@ class Trial:
     seconds: float = SECONDS
     tick: float = 1e-3
     calls: int = 1 << 40
+    arithmetic: str = "real"
 
     def answers(self, asked: Question) -> Iterator[tuple[Result, Watch]]:
         """What is said of the whole, or of each part, and what happened to the points in it."""
-        query = compile_query(asked.property, asked.graph)
+        query = compile_query(asked.property, asked.graph, arithmetic=self.arithmetic)
         with self._changed():
             whole = Strategy(self.strategy, self.seed)
             splits = plan(query, self.halvings, SECONDS, whole) if self.halvings else []
@@ -311,6 +312,7 @@ def drawn(number: int) -> tuple[str, str, float, float, Trial]:
     more = {"halvings": draw.choice([0, 0, 0, 1, 2]), "rough": violated and draw.random() < 0.3}
     steps = draw.choice([12, 50])
     more |= {"tick": draw.choice([1e-3, 1e-3, 1e-3, 1e-2])}
+    more |= {"arithmetic": draw.choice(["real", "real", "real", "float32"])}
     trial = Trial(strategy, constants, steps=steps, seed=number, seconds=draw.choice([0.1, 0.3, 0.6]), **more)
     if draw.random() < 0.2:
         trial = replace(trial, calls=draw.randint(2, 40))

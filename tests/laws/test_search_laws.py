@@ -60,6 +60,7 @@ ROWS = [
     Row("few", "all", asked("boxes", rough=True), ("denied", "clipped away", "signs inherited"), 0.002, 2),
     Row("few", "any", asked("random", halvings=2), ("boxes", "signs inherited"), 0.002, 2),
     Row("few", "regions", asked("boxes"), ("boxes", "clipped"), 0.002),
+    Row("dense", "any", asked("boxes", rough=True, steps=6, arithmetic="float32"), ("boxes", "denied"), radius=0.05),
     Row("tanh", "one", asked("values", steps=3), ("halves",), 0.002),
     Row("choices", "one", asked("auto", steps=4), ("comparisons",), 0.002, 2),
     Row("products", "all", asked("values", "full store", 12), ("empty halves",), 0.002, 2),
