@@ -13,6 +13,7 @@ import torch
 
 from graphs import Graph, GraphBuilder
 from verif import Verdict, verify
+from verif.bounds.entries import Seen
 from verif.bounds.memory import UNLIMITED
 from verif.confirmation import Hopeless, confirmed
 from verif.properties import linear
@@ -79,6 +80,7 @@ def test_only_what_holds_is_confirmed(row: Row) -> None:
         allowance=Allowance(nothing, nothing, "measured", beside=beside),
         done=row.done,
         level=0,
+        seen=Seen(),
     )
     try:
         found = confirmed(search, time.monotonic())
