@@ -28,8 +28,9 @@ class Allowance:
     """What bounds of the atoms, (M,), must exceed their thresholds by in float32 and in float64.
 
     Where `unproved` is empty the allowance of float64 is a bound, and with `trusted` that of float32 is one too; else
-    it says why both are only measured. `nodes` are the errors of values inside the network. `beside`, where there is
-    such, is what programs may return beside the real atoms, and allowed for too.
+    it says why both are only measured, and without `trusted` float32 is too coarse to say anything. `nodes` are the
+    errors of values inside the network. `beside`, where there is such, is what programs may return beside the real
+    atoms, and allowed for too.
     """
 
     single: Tensor
@@ -41,11 +42,16 @@ class Allowance:
 
     @classmethod
     def measured(
-        cls, noise: Tensor, unproved: str, nodes: Mapping[torch.dtype, Mapping[str, Tensor]] | None = None
+        cls,
+        noise: Tensor,
+        unproved: str,
+        nodes: Mapping[torch.dtype, Mapping[str, Tensor]] | None = None,
+        *,
+        trusted: bool = True,
     ) -> Allowance:
         """From noise in float32; where float32 overflows, float64 has none that is known."""
         double = noise.nan_to_num(posinf=0.0) * (EPS[torch.float64] / EPS[torch.float32])
-        return cls(noise, double, unproved, nodes=nodes or {})
+        return cls(noise, double, unproved, trusted, nodes or {})
 
     def inside(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
         """By how much intervals of values are moved outward, by node; none where float32 proves nothing."""
@@ -58,7 +64,7 @@ class Allowance:
 
     def counts(self, dtype: torch.dtype) -> bool:
         """Whether a bound beyond the allowance refutes without another look."""
-        return bool(self.unproved) or self.trusted or dtype == torch.float64
+        return self.trusted or dtype == torch.float64
 
 
 def jumps(graph: Graph) -> bool:

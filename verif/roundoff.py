@@ -56,6 +56,7 @@ TINY = {torch.float16: 2.0**-10, torch.float32: 2.0**-90, torch.float64: 2.0**-9
 MARGIN = 1.01  # of the rounding of these numbers themselves, and of products of (1 + gamma)
 USEFUL = 0.05  # share of the atoms' values that a proved error may take
 CHEAP, DEAR = 0.3, 0.01  # and where boxes are cut: they can be cut small, or each takes seconds
+COARSE = 0.25  # share of the atoms' values that a measured error in float32 may take to tell anything of bounds
 SMALL = 512  # numbers in the largest layer up to which thousands of boxes are cut
 MOST = 0.05  # gamma beyond which nothing is claimed
 BENT = {"relu", "leaky_relu", "abs"}
@@ -155,7 +156,9 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
     def measured(why: str) -> Allowance:
         found = {torch.float64: fine, torch.float32: errors(double, box, torch.float32) if jumps else fine}
         kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
-        return Allowance.measured(seen.maximum(beyond(shaken(double, points), values)), why, kept)
+        noise = seen.maximum(beyond(shaken(double, points), values))
+        trusted = bool((noise <= COARSE * values.abs().amax(0)).all())
+        return Allowance.measured(noise, why, kept, trusted=trusted)
 
     if unknown:
         return measured("no proved error of " + ", ".join(unknown))

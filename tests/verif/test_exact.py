@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -318,3 +319,12 @@ def test_the_exact_search_takes_turns_with_another(monkeypatch: pytest.MonkeyPat
         assert result.verdict is verdict
         if verdict is Verdict.HOLDS:
             assert "exact:" in result.strategy
+
+
+def test_what_a_solver_cannot_tell_is_no_solution() -> None:
+    """cvxpy raises a ValueError for a status that it does not know."""
+    sparse = pytest.importorskip("scipy.sparse")
+    none = sparse.csr_array((0, 1))
+    form = Linear(np.ones(1), none, np.zeros(0), sparse.csr_array(np.ones((1, 1))))
+    with mock.patch.object(form.problem, "solve", mock.Mock(side_effect=ValueError)):
+        assert form.solve(np.ones(1), np.zeros(1), np.ones(1)) is None

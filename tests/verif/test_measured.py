@@ -8,8 +8,12 @@ from torch import Tensor
 
 from graphs import Graph, GraphBuilder
 from graphs.ir import INPUT
+from relaxations.sets import Box
 from tests.verif.test_roundoff import network
+from verif.properties import linear
+from verif.query import compile_query
 from verif.rounding import EPS, JUMPS, beyond, noise, shaken
+from verif.roundoff import allowance
 
 
 def jumping() -> Graph:
@@ -50,3 +54,20 @@ def test_errors_are_measured_where_float32_agrees_by_chance() -> None:
     values = double(points.double())[0]
     assert bool((beyond(shaken(double, points), values) > 0).all())
     assert bool((noise(double.to(torch.float32), double, points) >= 0).all())
+
+
+@pytest.mark.parametrize(("size", "trusted"), [(1e13, False), (0.0, True)])
+def test_float32_is_not_believed_where_it_is_off_by_as_much_as_values_are(size: float, trusted: bool) -> None:
+    """y = relu(size x_0 + x_1) - relu(size x_0), beside an op whose errors have no bound."""
+    builder = GraphBuilder()
+    x = builder.input("x", (2,))
+    weight = torch.tensor([[size, 1.0], [size, 0.0]], dtype=torch.float64)
+    pair = builder.add("relu", [builder.add("linear", [x], {"weight": weight})])
+    y = builder.add("linear", [pair], {"weight": torch.tensor([[1.0, -1.0]], dtype=torch.float64)})
+    other = builder.add("logsumexp", [x], {}, {"axes": (0,), "keepdims": True})
+    graph = builder.build([builder.add("add", [y, other])])
+    query = compile_query(linear(graph, [1.0, 1.0], [2.0, 2.0], [[1.0]], [0.0]), graph)
+    double, points = query.graph.to(torch.float64), 1 + torch.rand(16, 2, generator=torch.Generator().manual_seed(0))
+    found = allowance(query, Box(*query.outer()), query.graph.to(torch.float32), double, points)
+    assert found.unproved
+    assert found.counts(torch.float32) is trusted and found.counts(torch.float64)

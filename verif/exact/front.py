@@ -69,7 +69,10 @@ class Linear:
             warnings.simplefilter("ignore")  # of results that may be inaccurate: they are checked
             try:
                 self.problem.solve(solver=solver, **options)
-            except cp.error.SolverError:
+            except (
+                cp.error.SolverError,
+                ValueError,
+            ):  # the latter of what cvxpy cannot read: a status that it does not know
                 return None
         point = self.variable.value
         if point is None or not np.isfinite(point).all():
