@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from relaxations import Interval
-from verif.bounds import Pass
+from verif.bounds import Pass, Rounds
 from verif.bounds.entries import meet
 from verif.bounds.part import readers
 from verif.cases import Cases
 from verif.fronts import Front
 from verif.signs import ROOT, SignSearch
 
-FIRST, ROOTS = 1.0, 12.0  # seconds, and times of a root, of the plain search before anything else
+FIRST, ROOTS = 1.0, 4.0  # seconds, and times of a root, of the plain search before anything else
 PROMISE, WON = 0.5, 0.25  # shares of what a root lacks that a value must promise, and win for a new beginning
 LESS = 0.65  # of what is left of a value's search that a slice must leave at most, to be worth the next
 TRIAL, SLICE, LEAST = 0.1, 0.25, 0.5  # of the time so far, for the first slice and for others; and seconds
-ASKING = 0.25  # share of the time that asking may take
+ASKING = 0.5  # share of the time that asking may take
+ASKED = Rounds(2, 20)  # a fifth of a root's time; what they promise differs by a hundredth or two
 ROW_BYTES = 24  # for each entry of a row, which is kept in both precisions
 MOST = 1 << 28  # bytes that the rows of one value take
 
@@ -124,10 +125,15 @@ class RefinedSearch:
         behind = readers(graph, [node.name for node in kinks])
         return list(dict.fromkeys(node.inputs[0] for node in kinks if node.inputs[0] in behind))
 
-    def _root(self, ranges: Mapping[str, Interval]) -> Pass:
-        """All rows with such intervals."""
+    def _root(self, name: str, held: Interval, rounds: Rounds = ROOT) -> Pass:
+        """All rows with such an interval of a value in place of the known one; what it does not reach stays."""
         search = self.search
-        return search.engine.bound(search.box, search.rows, rounds=ROOT, deadline=search.deadline, within=ranges)
+        ranges = {**search.ranges, name: held}
+        behind = readers(search.engine.graph, [name]) - {name}
+        known = {node: ends for node, ends in ranges.items() if node not in behind}
+        return search.engine.bound(
+            search.box, search.rows, rounds=rounds, deadline=search.deadline, within=ranges, known=known
+        )
 
     def _lacks(self, found: Pass) -> float:
         """How far the rows of a root are below their limits, in all."""
@@ -140,9 +146,9 @@ class RefinedSearch:
         if not 0 < rows * held.lower.numel() * ROW_BYTES <= min(MOST, search.store_bytes):
             return None
         if math.isnan(self.lacking):
-            self.lacking = self.left = self._lacks(self._root(search.ranges))
+            self.lacking = self.left = self._lacks(self._root(name, search.ranges[name]))
         front = Front.of(search, name)
-        best = self._lacks(self._root({**search.ranges, name: front.best}))
+        best = self._lacks(self._root(name, front.best, ASKED))
         return front if best <= (1 - PROMISE) * self.left else None
 
     def _tightened(self, front: Front) -> Iterator[None]:
@@ -158,7 +164,7 @@ class RefinedSearch:
             share = SLICE
         self.before += front.work.done - done
         known = meet(front.found, *self.search.ranges[front.name])
-        found = self._root({**self.search.ranges, front.name: known})
+        found = self._root(front.name, known)
         self.search.ranges = {name: found.intervals[name] for name in self.search.ranges}
         self.left = self._lacks(found)
 

@@ -49,7 +49,7 @@ class Sweeps(NamedTuple):
 class SignSearch:
     """The search over one box (1, n). Row s of (1, S, M) is refuted by a bound above limit[s], rounding counted; with
     `chance`, which neuron is split is drawn at random. A part of a query has signs that all cases have, its `base` (S),
-    and `ranges` in front of ReLUs that hold without them; those of a whole query are whatever is known already.
+    and `ranges` in front of ReLUs that hold without them; those of a whole query are as tight as they can be had.
     """
 
     engine: Engine
@@ -123,7 +123,8 @@ class SignSearch:
 
     def _root(self) -> Sweeps | None:
         """Bound all rows with the base's signs, or without any; None where there is nothing in the base."""
-        result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline, within=self._within())
+        within, known = self._within(), None if self.base else self.ranges
+        result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline, within=within, known=known)
         if self.base is not None and result.part is not None and bool(result.part.empty):
             self.done += 1
             return None

@@ -44,3 +44,19 @@ def test_what_is_decided_has_no_rows_again() -> None:
         before = sum(counts)
         Engine(graph).bound(region, rounds=ROUNDS, known=in_front(graph, first.intervals))
     assert 0 < sum(counts) - before < before
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_known_intervals_of_a_part_stay_as_they_are(name: str) -> None:
+    graph, region = NETWORKS[name], boxes(NETWORKS[name], 0.5)
+    engine = Engine(graph)
+    first = engine.bound(region, rounds=ROUNDS)
+    within = {name: held for name, held in first.intervals.items() if name not in graph.inputs}
+    with mock.patch.object(State, "tighten", side_effect=AssertionError("a known value has rows")):
+        found = engine.bound(region, rounds=ROUNDS, within=within, known=within)
+    for node, held in within.items():
+        assert torch.equal(found.intervals[node].lower, held.lower)
+        assert torch.equal(found.intervals[node].upper, held.upper)
+    least = sampled(graph, region).amin(0)
+    assert (found.lower <= least + 1e-9 * (1 + least.abs())).all()
+    assert (found.lower >= first.lower - 1e-9 * (1 + first.lower.abs())).all()

@@ -119,12 +119,12 @@ class Engine:
         over the part of it in which values lie `within` intervals (by node, each (B, *N)).
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
         With `backward` false, intermediate bounds are those of intervals and forward mode (CROWN-IBP), and `known`
-        ones are not computed again; else they are met, and what they decide has no rows.
+        ones are not computed again; else they are met, and what they decide has no rows. Of parts, none of them has.
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
         state = State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
-        state.known = known or {}
+        state.known, state.swept = known or {}, set(known or ()) if within else set()
         state.part = None if within is None else Part(within, state.forward, state.boxes, self.errors)
         state.seed()
         for node in self.graph:
@@ -160,12 +160,11 @@ class State:
         self.engine, self.region, self.intervals, self.deadline = engine, region, intervals, deadline
         self.relaxations: dict[str, Relaxation] = {}
         self.forward: dict[str, Affine] = {}
-        self.swept: set[str] = set()
         self.tiles = TilePass(engine.tiles, region, self.relaxations, rounds, intervals)
         self.boxed = type(region) is Box  # of a part of a box, the ends of intervals are not met
         self.boxes = len(intervals[engine.source].lower)
         self.part: Part | None = None
-        self.moved: set[str] = set()
+        self.swept, self.moved = set[str](), set[str]()
         self.known: Mapping[str, Interval] = {}
 
     def seed(self) -> None:
