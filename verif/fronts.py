@@ -92,8 +92,10 @@ class Ends:
 def before(engine: Engine, name: str) -> Engine:
     """An engine for the network up to one value."""
     graph = drop_dead(replace(engine.graph, outputs=(name,)))
-    errors = {node: held for node, held in engine.errors.items() if node in graph.nodes}
-    return Engine(graph, chunk_bytes=engine.chunk_bytes, errors=errors)
+    errors, crossing = (
+        {node: held for node, held in of.items() if node in graph.nodes} for of in (engine.errors, engine.crossing)
+    )
+    return Engine(graph, chunk_bytes=engine.chunk_bytes, errors=errors, crossing=crossing)
 
 
 def _reached(engine: Engine, box: Box, place: Tensor, sign: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class Allowance:
 
     Where `unproved` is empty the allowance of float64 is a bound, and with `trusted` that of float32 is one too; else
     it says why both are only measured, and without `trusted` float32 is too coarse to say anything. `nodes` are the
-    errors of values inside the network. `beside`, where there is such, is what programs may return beside the real
-    atoms, and allowed for too.
+    errors of values inside the network, `crossing` what float64 may be off by there as far as anything is known of it.
+    `beside`, where there is such, is what programs may return beside the real atoms, and allowed for too.
     """
 
     single: Tensor
@@ -39,6 +39,7 @@ class Allowance:
     trusted: bool = False
     nodes: Mapping[torch.dtype, Mapping[str, Tensor]] = field(default_factory=dict)
     beside: Tensor | None = None
+    crossing: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def measured(

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -158,7 +158,7 @@ def allowance(query: Query, box: Box, single: Graph, double: Graph, points: Tens
         kept = {dtype: {n: t for n, t in f.nodes.items() if n in jumps} for dtype, f in found.items()}
         noise = seen.maximum(beyond(shaken(double, points), values))
         trusted = bool((noise <= COARSE * values.abs().amax(0)).all())
-        return Allowance.measured(noise, why, kept, trusted=trusted)
+        return replace(Allowance.measured(noise, why, kept, trusted=trusted), crossing=fine.nodes)
 
     if unknown:
         return measured("no proved error of " + ", ".join(unknown))

@@ -232,7 +232,8 @@ class Run:
         ration = self._ration(work)
         attacker = Attacker(single, table, self._project, ration.points)
         engine = Engine(work, chunk_bytes=ration.chunk_bytes, errors=allowed.inside(outer.lower.dtype))
-        exact = Engine(double, chunk_bytes=ration.chunk_bytes, errors=allowed.inside(torch.float64))
+        inside = allowed.inside(torch.float64)
+        exact = Engine(double, chunk_bytes=ration.chunk_bytes, errors=inside, crossing=allowed.crossing or None)
         return Search(query, engine, exact, table, attacker, self.deadline, domains, allowed, ration, self.strategy)
 
     def _allowance(self, single: Graph, double: Graph) -> Allowance:

@@ -43,13 +43,19 @@ class Engine:
     """Bounds for one graph with a single flat input (n,); holds no state of any pass.
 
     `errors` are what rounding may do to bounds of a node's entries, (*N) by node (see `verif.roundoff`): intervals are
-    moved outward by as much before anything is made of them but sums.
+    moved outward by as much before anything is made of them but sums. Bounds that cross by `crossing` empty no part.
     """
 
     def __init__(
-        self, graph: Graph, *, chunk_bytes: int = CHUNK_BYTES, errors: Mapping[str, Tensor] | None = None
+        self,
+        graph: Graph,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        errors: Mapping[str, Tensor] | None = None,
+        crossing: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.graph, self.chunk_bytes, self.errors = graph, chunk_bytes, errors or {}
+        self.crossing = self.errors if crossing is None else crossing
         (self.source,), self.output = graph.inputs, graph.outputs[0]
         self.calls = {node.name: Call.of(graph, node) for node in graph}
         self.exact = exact_nodes(graph)
@@ -125,7 +131,7 @@ class Engine:
         box = region.box()
         state = State(self, region, {self.source: Interval(box.lower, box.upper)}, rounds, deadline)
         state.known, state.swept = known or {}, set(known or ()) if within else set()
-        state.part = None if within is None else Part(within, state.forward, state.boxes, self.errors)
+        state.part = None if within is None else Part(within, state.forward, state.boxes, self.crossing)
         state.seed()
         for node in self.graph:
             if node.op != INPUT:
@@ -214,9 +220,8 @@ class State:
         """Forward mode for one node; its interval met with what the linear bounds say."""
         inputs = [self.forward[i] for i in self.engine.graph[name].inputs]
         if type(relaxation).push is Relaxation.push:
-            slope = interval.lower.new_zeros(()).expand(
-                self.boxes, inputs[0].lower_slope.shape[1], *interval.lower.shape[1:]
-            )
+            count = inputs[0].lower_slope.shape[1]
+            slope = interval.lower.new_zeros(()).expand(self.boxes, count, *interval.lower.shape[1:])
             self.forward[name] = Affine(slope, interval.lower, slope, interval.upper)
             return interval
         pushed = self.forward[name] = relaxation.push(inputs)
@@ -242,10 +247,7 @@ class State:
             self._tiled(tiled, by_pixel(flat, tiled.channels), (lower, upper))
         elif self.engine.is_map(name):
             self._ragged(name, by_pixel(flat, self.engine.graph[name].shape[1]), limit, (lower, upper))
-        elif self.engine.has_tokens(name):
-            owners, entries = flat.nonzero(as_tuple=True)
-            self._ragged(name, (owners, entries), limit, (lower, upper))
-        elif self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union):
+        elif not self.engine.has_tokens(name) and (self.boxes == 1 or total > DENSE_SHARE * self.boxes * len(union)):
             self._shared(name, union, limit, (lower, upper))
         else:
             owners, entries = flat.nonzero(as_tuple=True)
@@ -323,9 +325,8 @@ class State:
         if time.monotonic() > self.deadline:
             raise OutOfTime
         like = self.intervals[self.engine.source].lower
-        tiled = None
-        if not both and owner is None:
-            tiled = self.tiles.sweep(at, rows if isinstance(rows, Tensor) else None)
+        shared = not both and owner is None
+        tiled = self.tiles.sweep(at, rows if isinstance(rows, Tensor) else None) if shared else None
         if tiled is not None:
             dense = rows.dense(like, self.engine.graph[at].shape) if isinstance(rows, Selection) else rows
             result = self.tiles.rows(tiled, dense, self.deadline, rounds)
