@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -95,3 +96,18 @@ def test_rows_without_an_end_are_no_bounds() -> None:
 
     with mock.patch.object(TileSweep, "rows", late), pytest.raises(OutOfTime):
         Running(network(0, 0, 20)).lower(Box(centre, centre), ALL[1])
+
+
+@pytest.mark.parametrize("signs", [False, True])
+def test_tiles_lose_all_that_any_row_could(signs: bool) -> None:
+    """Of each box its own total, from both ends; what is not asked for stays."""
+    found = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0])
+    total, rows = torch.tensor([[0.1, 0.2, 0.3], [1.0, 2.0, 3.0]]), (torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]))
+    tiles = SimpleNamespace(both=lambda *_: found, ends=lambda *_: found)
+    state: Any = SimpleNamespace(tiles=tiles, at="z", total={"z": total}, boxes=2, deadline=0.0)
+    state.expected = {"z": torch.ones(2, 3, dtype=torch.int8)} if signs else {}
+    sweep: Any = SimpleNamespace(signs=signs)
+    lower, upper = torch.full((2, 3), -9.0), torch.full((2, 3), 9.0)
+    _State._tiled(state, sweep, rows, (lower, upper))
+    assert torch.equal(lower, torch.tensor([[0.9, -9.0, 1.7], [-9.0, 1.0, -9.0]]))
+    assert torch.equal(upper, torch.tensor([[4.1, 9.0, 5.3], [9.0, 8.0, 9.0]]))
