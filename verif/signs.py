@@ -123,7 +123,7 @@ class SignSearch:
 
     def _root(self) -> Sweeps | None:
         """Bound all rows with the base's signs, or without any; None where there is nothing in the base."""
-        within, known = self._within(), None if self.base else self.ranges
+        within, known = self._within(), self.ranges if self.base is None else None
         result = self.engine.bound(self.box, self.rows, rounds=ROOT, deadline=self.deadline, within=within, known=known)
         if self.base is not None and result.part is not None and bool(result.part.empty):
             self.done += 1

@@ -125,7 +125,7 @@ class Engine:
         over the part of it in which values lie `within` intervals (by node, each (B, *N)).
         `rounds` of slope optimisation tighten rows where the network allows it (see tiles.py; elsewhere none are made).
         With `backward` false, intermediate bounds are those of intervals and forward mode (CROWN-IBP), and `known`
-        ones are not computed again; else they are met, and what they decide has no rows. Of parts, none of them has.
+        ones are not computed again; else they are met, and what they decide has no rows; `within` parts, none has.
         Raises OutOfTime at the first chunk that would start after `deadline` (time.monotonic()).
         """
         box = region.box()
